@@ -1,0 +1,19 @@
+//! What two or more of Isle's roles share: object access, formats, the manifest, coordination, the merge.
+//!
+//! The folder tree mirrors what lies in the bucket. Pure modules (bytes in, bytes out; no I/O, no clock, no
+//! randomness): [`ids`], [`row`], [`names`], [`format`], [`log`], [`sst`], [`manifest`], [`merge`]. Modules that touch
+//! the world: [`object`] (the only place that names the `object_store` crate), [`coordination`] (the only place that
+//! names `etcd-client`), [`environment`].
+
+pub mod coordination;
+pub mod database;
+pub mod environment;
+pub mod format;
+pub mod ids;
+pub mod log;
+pub mod manifest;
+pub mod merge;
+pub mod names;
+pub mod object;
+pub mod row;
+pub mod sst;

@@ -1,0 +1,541 @@
+//! The manifest's state: what a database consists of at one version.
+//!
+//! # Shape
+//! ```text
+//! log:   [chunk 1..=900] [chunk 901..=1800] | [seg 1801..=1810] [seg 1811..=1811] …    ascending, dense
+//!                                 flushed_seq ^                                  ^ tail / last_seq
+//! runs:  newest first; each run's tables ascend by key and do not overlap;
+//!        each run's sequence numbers lie wholly above the next one's
+//! ```
+//! A flush makes a run (`l0 = true`); a merge replaces neighbouring runs by one in exactly their place.
+//!
+//! # Evolution
+//! Every JSON object may carry fields this version does not know: they are kept in `extra` and written back. A field
+//! that an older reader must not ignore is announced by a name in [`Manifest::required_features`]; an unknown name
+//! there is refused.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+
+use crate::ids::{CommitId, DatabaseId, Epoch, Incarnation, JobId, Lineage, RunId, SeqNo, Timestamp, Version};
+use crate::names::{LogId, LogKind, ObjectPath};
+use crate::row::BlobId;
+
+/// Version of the manifest's own format.
+pub const FORMAT: u32 = 1;
+
+/// How many recent commit ids a manifest remembers, so that an unknown commit can be judged later.
+pub const RECENT_COMMITS: usize = 256;
+
+/// Features this build understands beyond format 1.
+pub const KNOWN_FEATURES: &[&str] = &["blobs", "snapshots", "fifo", "time_window"];
+
+/// A key inside the manifest. In JSON: the text itself where the bytes are UTF-8 and do not start with `0x`;
+/// otherwise `0x` and hexadecimal digits.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Key(pub Bytes);
+
+impl Key {
+    /// The bytes.
+    #[must_use]
+    pub fn as_slice(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The JSON and text form.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        match std::str::from_utf8(&self.0) {
+            Ok(text) if !text.starts_with("0x") => text.to_owned(),
+            _ => {
+                let mut out = String::with_capacity(2 + 2 * self.0.len());
+                out.push_str("0x");
+                for b in &self.0 {
+                    out.push(char::from(b"0123456789abcdef"[usize::from(b >> 4)]));
+                    out.push(char::from(b"0123456789abcdef"[usize::from(b & 15)]));
+                }
+                out
+            }
+        }
+    }
+
+    /// Reads the JSON and text form back.
+    ///
+    /// # Errors
+    /// A text saying why it is not one.
+    pub fn from_text(text: &str) -> Result<Self, String> {
+        let Some(hex) = text.strip_prefix("0x") else {
+            return Ok(Self(Bytes::copy_from_slice(text.as_bytes())));
+        };
+        let digit = |b: u8| char::from(b).to_digit(16).map(|d| d as u8);
+        let bytes = hex.as_bytes();
+        if bytes.len() % 2 != 0 {
+            return Err(format!("key {text:?} has an odd number of hexadecimal digits"));
+        }
+        let pairs = bytes.chunks_exact(2).map(|p| Some((digit(p[0])? << 4) | digit(p[1])?));
+        let decoded: Option<Vec<u8>> = pairs.collect();
+        decoded.map(|k| Self(k.into())).ok_or_else(|| format!("key {text:?} has a digit that is not hexadecimal"))
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.to_text(), f)
+    }
+}
+
+impl Serialize for Key {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&self.to_text())
+    }
+}
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(d)?;
+        Self::from_text(&text).map_err(serde::de::Error::custom)
+    }
+}
+
+fn is_false(b: &bool) -> bool {
+    !*b
+}
+
+/// One log object the manifest names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogEntry {
+    /// Segment or chunk.
+    pub kind: LogKind,
+    /// Who wrote it and where it starts.
+    #[serde(flatten)]
+    pub id: LogId,
+    /// Last sequence number inside.
+    pub last_seq: SeqNo,
+    /// Length of the object in bytes.
+    pub len: u64,
+    /// The index and footer are the object's bytes from here to its end.
+    pub index_offset: u64,
+    /// CRC32C of the whole object.
+    pub crc: u32,
+    /// Write time of the first mutation.
+    pub first_time: Timestamp,
+    /// Write time of the last mutation.
+    pub last_time: Timestamp,
+    /// Bytes of the records before compression: what they take in memory.
+    pub raw_bytes: u64,
+    /// Whether a memtable generation starts with this segment.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub starts_generation: bool,
+    /// Blob files the records point at.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blobs: Vec<BlobId>,
+    /// Fields of a newer version.
+    #[serde(flatten)]
+    pub extra: BTreeMap<String, Json>,
+}
+
+impl LogEntry {
+    /// The object's path.
+    #[must_use]
+    pub fn path(&self) -> ObjectPath {
+        self.id.path(self.kind)
+    }
+
+    /// Number of mutations inside.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.last_seq.0 + 1 - self.id.first_seq.0
+    }
+}
+
+/// The newest segment of the log: what the next one names as its predecessor. Kept apart from the list of log
+/// objects, where a flush may have replaced the segment by a chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct LogTail {
+    /// The segment.
+    #[serde(flatten)]
+    pub id: LogId,
+    /// Its last sequence number.
+    pub last_seq: SeqNo,
+}
+
+/// One table the manifest names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableEntry {
+    /// `<owner>-<n>`: the object is [`crate::names::table`] of it.
+    pub name: String,
+    /// Length of the object in bytes.
+    pub len: u64,
+    /// Filter, index, properties and footer are the object's bytes from here to its end.
+    pub meta_offset: u64,
+    /// CRC32C of the object's bytes from `meta_offset` to its end (data blocks carry their own).
+    pub crc: u32,
+    /// Smallest key inside.
+    pub smallest: Key,
+    /// Largest key inside (inclusive).
+    pub largest: Key,
+    /// Smallest sequence number inside.
+    pub min_seq: SeqNo,
+    /// Largest sequence number inside.
+    pub max_seq: SeqNo,
+    /// Oldest write time inside.
+    pub min_time: Timestamp,
+    /// Newest write time inside: the table's age for retention; survives rewriting.
+    pub max_time: Timestamp,
+    /// Number of rows, deletes included.
+    pub rows: u64,
+    /// Number of deletes.
+    #[serde(default)]
+    pub deletes: u64,
+    /// Earliest expiry of any row, if a row has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_expires: Option<Timestamp>,
+    /// Bytes of keys and values before compression.
+    pub raw_bytes: u64,
+    /// Blob files the rows point at.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blobs: Vec<BlobId>,
+    /// Fields of a newer version.
+    #[serde(flatten)]
+    pub extra: BTreeMap<String, Json>,
+}
+
+impl TableEntry {
+    /// The object's path.
+    #[must_use]
+    pub fn path(&self) -> ObjectPath {
+        crate::names::table(&self.name)
+    }
+
+    /// Whether `key` lies within the table's bounds.
+    #[must_use]
+    pub fn covers(&self, key: &[u8]) -> bool {
+        self.smallest.as_slice() <= key && key <= self.largest.as_slice()
+    }
+}
+
+/// A sorted run: tables that ascend by key and do not overlap.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// Identity, never used twice: the version of the edit that made the run.
+    pub id: RunId,
+    /// Whether a flush made it and no merge has touched it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub l0: bool,
+    /// At least one.
+    pub tables: Vec<Arc<TableEntry>>,
+}
+
+impl Run {
+    /// Smallest sequence number inside.
+    #[must_use]
+    pub fn min_seq(&self) -> SeqNo {
+        self.tables.iter().map(|t| t.min_seq).min().unwrap_or_default()
+    }
+
+    /// Largest sequence number inside.
+    #[must_use]
+    pub fn max_seq(&self) -> SeqNo {
+        self.tables.iter().map(|t| t.max_seq).max().unwrap_or_default()
+    }
+
+    /// Stored bytes.
+    #[must_use]
+    pub fn len_bytes(&self) -> u64 {
+        self.tables.iter().map(|t| t.len).sum()
+    }
+
+    /// The one table that may hold `key`, found by binary search.
+    #[must_use]
+    pub fn table_for(&self, key: &[u8]) -> Option<&Arc<TableEntry>> {
+        let at = self.tables.partition_point(|t| t.largest.as_slice() < key);
+        self.tables.get(at).filter(|t| t.covers(key))
+    }
+}
+
+/// Which of DESIGN section 9's modes keeps the tree in shape; a property of the database.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "mode")]
+pub enum CompactionMode {
+    /// L0 merges into runs; neighbouring runs of similar size merge.
+    #[default]
+    Merge,
+    /// The oldest tables are deleted by age.
+    Fifo {
+        /// Microseconds a table lives at least.
+        retention_us: i64,
+        /// How many newest tables are kept in any case.
+        retention_count: u64,
+    },
+    /// Tables are grouped into windows of write time; whole windows are deleted by age.
+    TimeWindow {
+        /// Length of a window in microseconds.
+        segment_us: i64,
+        /// Microseconds a window lives at least.
+        retention_us: i64,
+        /// As in DESIGN section 9.
+        retention_count: u64,
+    },
+}
+
+/// A named hold on one sequence number. It ends only by an edit that removes it, never by a clock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// What the holder sees: every mutation up to and including this one.
+    pub seq: SeqNo,
+    /// When it was taken.
+    pub created: Timestamp,
+    /// After this instant the compactor removes it by an edit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Timestamp>,
+    /// Fields of a newer version.
+    #[serde(flatten)]
+    pub extra: BTreeMap<String, Json>,
+}
+
+/// An object no longer needed by this version and waiting for its grace to pass.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retired {
+    /// The object.
+    pub path: ObjectPath,
+    /// Its length in bytes.
+    pub len: u64,
+    /// The version whose edit retired it: older versions still name it.
+    pub version: Version,
+    /// Blob files it points at, which may go only after it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blobs: Vec<BlobId>,
+}
+
+/// A compaction job's claim (bucket backend; etcd keeps claims as leased keys).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobClaim {
+    /// Who works on it.
+    pub node: String,
+    /// Changes with every renewal, so that a watcher can measure silence on its own clock.
+    pub beat: u64,
+}
+
+/// A consumer group's durable cursor, as copied into checkpoints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupCursor {
+    /// Everything up to and including this has been consumed.
+    pub seq: SeqNo,
+    /// Fields of a newer version.
+    #[serde(flatten)]
+    pub extra: BTreeMap<String, Json>,
+}
+
+/// Where one epoch's own segments begin. The list of them decides which path through the log is the committed one:
+/// a segment of epoch `e` is on it iff it ends at or below the cut of the next epoch in the list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EpochStart {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// Its incarnation.
+    pub incarnation: Incarnation,
+    /// The last segment it adopted, if there was one: its own segments come after.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut: Option<LogTail>,
+}
+
+impl EpochStart {
+    /// The last adopted sequence number; zero where the log was empty.
+    #[must_use]
+    pub fn cut_seq(&self) -> SeqNo {
+        self.cut.map(|c| c.last_seq).unwrap_or_default()
+    }
+}
+
+/// A checkpoint as the head names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointRef {
+    /// The object.
+    pub path: ObjectPath,
+    /// Its length in bytes.
+    pub len: u64,
+    /// CRC32C of the object.
+    pub crc: u32,
+    /// The manifest version it holds.
+    pub version: Version,
+}
+
+/// The only mutable cell: what the coordination service compares and swaps, as one small JSON object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// The history this head belongs to.
+    pub lineage: Lineage,
+    /// The newest adopted writer epoch.
+    pub epoch: Epoch,
+    /// The newest version.
+    pub version: Version,
+    /// The newest checkpoint.
+    pub checkpoint: CheckpointRef,
+    /// The newest committed sequence number.
+    pub last_seq: SeqNo,
+    /// Its write time.
+    pub last_write_time: Timestamp,
+    /// The id of the commit that wrote this head.
+    pub commit: CommitId,
+    /// Fields of a newer version.
+    #[serde(flatten)]
+    pub extra: BTreeMap<String, Json>,
+}
+
+/// The complete description of a database at one version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`FORMAT`]; a larger number is refused.
+    pub format: u32,
+    /// Features a reader must know to read this at all; an unknown name is refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub required_features: Vec<String>,
+    /// The database.
+    pub database: DatabaseId,
+    /// The history.
+    pub lineage: Lineage,
+    /// This version.
+    pub version: Version,
+    /// The newest adopted writer epoch.
+    pub epoch: Epoch,
+    /// Where epochs began, ascending; the last one is `epoch` (empty before the first claim).
+    pub epochs: Vec<EpochStart>,
+    /// The newest committed sequence number.
+    pub last_seq: SeqNo,
+    /// Its write time; later mutations are never earlier.
+    pub last_write_time: Timestamp,
+    /// Everything up to here is in tables.
+    pub flushed_seq: SeqNo,
+    /// Everything up to here has left the log by retention: the log's first entry starts right after.
+    pub trimmed_seq: SeqNo,
+    /// The log, ascending and dense.
+    pub log: Vec<Arc<LogEntry>>,
+    /// The newest segment, if there ever was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tail: Option<LogTail>,
+    /// Sorted runs, newest first.
+    pub runs: Vec<Arc<Run>>,
+    /// Blob files in use, with their lengths.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub blobs: BTreeMap<BlobId, u64>,
+    /// Snapshots by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub snapshots: BTreeMap<String, Snapshot>,
+    /// The highest sequence number any rewrite or retention has judged against: a new snapshot lies at or above.
+    pub history_floor: SeqNo,
+    /// How the tree is kept in shape.
+    pub compaction: CompactionMode,
+    /// Objects waiting to be deleted, in the order they were retired.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub retired: Vec<Arc<Retired>>,
+    /// Job claims (bucket backend).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub jobs: BTreeMap<JobId, JobClaim>,
+    /// Consumer groups (bucket backend; copies from etcd).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub groups: BTreeMap<String, GroupCursor>,
+    /// The newest commits, ascending by version, at most [`RECENT_COMMITS`].
+    pub recent: Vec<(Version, CommitId)>,
+    /// Fields of a newer version.
+    #[serde(flatten)]
+    pub extra: BTreeMap<String, Json>,
+}
+
+impl Manifest {
+    /// The first manifest of a new database: version 1, nothing in it.
+    #[must_use]
+    pub fn genesis(database: DatabaseId, lineage: Lineage, compaction: CompactionMode) -> Self {
+        Self {
+            format: FORMAT,
+            required_features: Vec::new(),
+            database,
+            lineage,
+            version: Version(1),
+            epoch: Epoch::ZERO,
+            epochs: Vec::new(),
+            last_seq: SeqNo::ZERO,
+            last_write_time: Timestamp(0),
+            flushed_seq: SeqNo::ZERO,
+            trimmed_seq: SeqNo::ZERO,
+            log: Vec::new(),
+            tail: None,
+            runs: Vec::new(),
+            blobs: BTreeMap::new(),
+            snapshots: BTreeMap::new(),
+            history_floor: SeqNo::ZERO,
+            compaction,
+            retired: Vec::new(),
+            jobs: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            recent: Vec::new(),
+            extra: BTreeMap::new(),
+        }
+    }
+
+    /// The head that names this manifest.
+    #[must_use]
+    pub fn head(&self, checkpoint: CheckpointRef, commit: CommitId) -> Head {
+        Head {
+            lineage: self.lineage,
+            epoch: self.epoch,
+            version: self.version,
+            checkpoint,
+            last_seq: self.last_seq,
+            last_write_time: self.last_write_time,
+            commit,
+            extra: BTreeMap::new(),
+        }
+    }
+
+    /// Log objects not yet in tables, ascending.
+    #[must_use]
+    pub fn unflushed(&self) -> &[Arc<LogEntry>] {
+        &self.log[self.log.partition_point(|e| e.last_seq <= self.flushed_seq)..]
+    }
+
+    /// The log objects from the one that holds `seq` (or the first after it) on.
+    #[must_use]
+    pub fn log_from(&self, seq: SeqNo) -> &[Arc<LogEntry>] {
+        &self.log[self.log.partition_point(|e| e.last_seq < seq)..]
+    }
+
+    /// The first sequence number a tailer can still deliver.
+    #[must_use]
+    pub fn earliest_seq(&self) -> SeqNo {
+        self.trimmed_seq.next()
+    }
+
+    /// Every table, newest run first.
+    pub fn tables(&self) -> impl Iterator<Item = &Arc<TableEntry>> {
+        self.runs.iter().flat_map(|r| &r.tables)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_of_any_bytes_survive_their_text_form() {
+        for raw in [&b""[..], b"plain", b"0xabc", b"\xff\x00", "sn\u{f8}".as_bytes()] {
+            let key = Key(Bytes::copy_from_slice(raw));
+            assert_eq!(Key::from_text(&key.to_text()).unwrap(), key);
+        }
+        assert!(Key::from_text("0x1").is_err());
+        assert!(Key::from_text("0xzz").is_err());
+    }
+
+    #[test]
+    fn unknown_fields_are_kept() {
+        let m = Manifest::genesis(DatabaseId(1), Lineage(2), CompactionMode::Merge);
+        let mut json = serde_json::to_value(&m).unwrap();
+        json["later"] = serde_json::json!({"a": 1});
+        let back: Manifest = serde_json::from_value(json.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&back).unwrap(), json);
+    }
+}

@@ -1,0 +1,231 @@
+//! Object names: every path below a database's prefix is built and parsed here.
+//!
+//! Names carry who made the object (epoch and incarnation, or a job id), so that no name is ever used twice. All of
+//! them are relative to the prefix, so a prefix can be copied or moved.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Epoch, Incarnation, SeqNo, Version};
+
+/// A path relative to the database's prefix: `[A-Za-z0-9._/-]`, no empty, `.` or `..` segment.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ObjectPath(String);
+
+impl ObjectPath {
+    /// Validates and wraps a path.
+    ///
+    /// # Errors
+    /// A text saying which rule the path breaks.
+    pub fn new(path: impl Into<String>) -> Result<Self, String> {
+        let path = path.into();
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'/');
+        if path.len() > 512 || !path.bytes().all(allowed) {
+            return Err(format!("object path {path:?} is too long or has a character outside [A-Za-z0-9._/-]"));
+        }
+        if path.split('/').any(|s| matches!(s, "" | "." | "..")) {
+            return Err(format!("object path {path:?} has an empty or dot segment"));
+        }
+        Ok(Self(path))
+    }
+
+    /// The path as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    fn built(path: String) -> Self {
+        debug_assert!(Self::new(path.clone()).is_ok(), "{path}");
+        Self(path)
+    }
+}
+
+impl fmt::Display for ObjectPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl TryFrom<String> for ObjectPath {
+    type Error = String;
+
+    fn try_from(path: String) -> Result<Self, String> {
+        Self::new(path)
+    }
+}
+
+impl From<ObjectPath> for String {
+    fn from(path: ObjectPath) -> Self {
+        path.0
+    }
+}
+
+/// Whether a log object is one group commit's segment or a rewritten generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogKind {
+    /// The mutations of one group commit.
+    Segment,
+    /// The segments of one flushed generation, rewritten as one large object.
+    Chunk,
+}
+
+/// Identity of a log object: who wrote it and where it starts. Segments of one epoch have computable names, since
+/// the successor of a segment ending at `s` starts at `s + 1`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct LogId {
+    /// The writer's epoch.
+    pub epoch: Epoch,
+    /// The writer's incarnation within that epoch.
+    pub incarnation: Incarnation,
+    /// First sequence number inside.
+    pub first_seq: SeqNo,
+}
+
+impl LogId {
+    /// `log/<epoch:020>-<incarnation>-<first_seq:020>.seg` or `.chunk`.
+    #[must_use]
+    pub fn path(&self, kind: LogKind) -> ObjectPath {
+        let ext = match kind {
+            LogKind::Segment => "seg",
+            LogKind::Chunk => "chunk",
+        };
+        ObjectPath::built(format!("log/{:020}-{}-{:020}.{ext}", self.epoch.0, self.incarnation, self.first_seq.0))
+    }
+}
+
+impl fmt::Display for LogId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}-{}", self.epoch, self.incarnation, self.first_seq)
+    }
+}
+
+/// Parses `log/<epoch>-<incarnation>-<first_seq>.<ext>`; `None` where the path is not a log object's.
+#[must_use]
+pub fn parse_log(path: &str) -> Option<(LogId, LogKind)> {
+    let name = path.strip_prefix("log/")?;
+    let (stem, ext) = name.rsplit_once('.')?;
+    let kind = match ext {
+        "seg" => LogKind::Segment,
+        "chunk" => LogKind::Chunk,
+        _ => return None,
+    };
+    let mut parts = stem.split('-');
+    let id = LogId {
+        epoch: Epoch(parts.next()?.parse().ok()?),
+        incarnation: parts.next()?.parse().ok()?,
+        first_seq: SeqNo(parts.next()?.parse().ok()?),
+    };
+    parts.next().is_none().then_some((id, kind))
+}
+
+/// Who made a table or a blob: a writer's `<epoch>-<incarnation>` or a job's id, as it stands in names.
+#[must_use]
+pub fn writer_owner(epoch: Epoch, incarnation: Incarnation) -> String {
+    format!("{epoch}-{incarnation}")
+}
+
+/// `table/<shard:02x>/<owner>-<n>.sst`; `name` is `<owner>-<n>`.
+#[must_use]
+pub fn table(name: &str) -> ObjectPath {
+    ObjectPath::built(format!("table/{:02x}/{name}.sst", shard(name)))
+}
+
+/// `blob/<shard:02x>/<owner>-<n>.blob`; `name` is `<owner>-<n>`.
+#[must_use]
+pub fn blob(name: &str) -> ObjectPath {
+    ObjectPath::built(format!("blob/{:02x}/{name}.blob", shard(name)))
+}
+
+/// A hash of the name's first byte of entropy, so that a store which splits its key space by prefix can do so.
+fn shard(name: &str) -> u8 {
+    (xxhash_rust::xxh3::xxh3_64(name.as_bytes()) & 0xff) as u8
+}
+
+/// `manifest/checkpoint-<version:020>-<nonce:016x>`.
+#[must_use]
+pub fn checkpoint(version: Version, nonce: u64) -> ObjectPath {
+    ObjectPath::built(format!("manifest/checkpoint-{:020}-{nonce:016x}", version.0))
+}
+
+/// The version in a checkpoint's name; `None` where the path is not a checkpoint's.
+#[must_use]
+pub fn parse_checkpoint(path: &str) -> Option<Version> {
+    let (version, _nonce) = path.strip_prefix("manifest/checkpoint-")?.split_once('-')?;
+    Some(Version(version.parse().ok()?))
+}
+
+/// `manifest/epoch-<epoch:020>`.
+#[must_use]
+pub fn epoch(epoch: Epoch) -> ObjectPath {
+    ObjectPath::built(format!("manifest/epoch-{:020}", epoch.0))
+}
+
+/// The epoch in an epoch object's name; `None` where the path is not one.
+#[must_use]
+pub fn parse_epoch(path: &str) -> Option<Epoch> {
+    Some(Epoch(path.strip_prefix("manifest/epoch-")?.parse().ok()?))
+}
+
+/// `manifest/lineage-<n:020>`.
+#[must_use]
+pub fn lineage(n: u64) -> ObjectPath {
+    ObjectPath::built(format!("manifest/lineage-{n:020}"))
+}
+
+/// The number in a lineage object's name; `None` where the path is not one.
+#[must_use]
+pub fn parse_lineage(path: &str) -> Option<u64> {
+    path.strip_prefix("manifest/lineage-")?.parse().ok()
+}
+
+/// `manifest/edit-<version:020>`: the bucket backend's numbered edits.
+#[must_use]
+pub fn edit(version: Version) -> ObjectPath {
+    ObjectPath::built(format!("manifest/edit-{:020}", version.0))
+}
+
+/// The version in a numbered edit's name; `None` where the path is not one.
+#[must_use]
+pub fn parse_edit(path: &str) -> Option<Version> {
+    Some(Version(path.strip_prefix("manifest/edit-")?.parse().ok()?))
+}
+
+/// `manifest/bigedit-<version:020>-<nonce:016x>`: an edit too large for the coordination service, which then holds a
+/// reference to this object.
+#[must_use]
+pub fn big_edit(version: Version, nonce: u64) -> ObjectPath {
+    ObjectPath::built(format!("manifest/bigedit-{:020}-{nonce:016x}", version.0))
+}
+
+/// `isle.json`, the identity of the database.
+#[must_use]
+pub fn identity() -> ObjectPath {
+    ObjectPath::built("isle.json".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn log_names_parse_back_and_sort_by_position() {
+        let id = LogId { epoch: Epoch(3), incarnation: Incarnation(0xab), first_seq: SeqNo(17) };
+        let path = id.path(LogKind::Chunk);
+        assert_eq!(parse_log(path.as_str()), Some((id, LogKind::Chunk)));
+        let later = LogId { first_seq: SeqNo(100), ..id }.path(LogKind::Chunk);
+        assert!(path < later);
+        assert_eq!(parse_log("log/zzz.seg"), None);
+    }
+
+    #[test]
+    fn paths_refuse_what_could_leave_the_prefix() {
+        for bad in ["", "/a", "a//b", "../a", "a/./b", "a b", "ä"] {
+            assert!(ObjectPath::new(bad).is_err(), "{bad}");
+        }
+        assert!(ObjectPath::new("manifest/edit-1").is_ok());
+    }
+}

@@ -1,0 +1,163 @@
+//! Object access: the one small trait through which everything else sees a bucket.
+//!
+//! This folder is the only place that names the `object_store` crate. Behaviour across the trait (retries, metering)
+//! is a decorator in a file of its own.
+
+use std::fmt;
+use std::ops::Range;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+
+use crate::ids::Timestamp;
+use crate::names::ObjectPath;
+
+/// The body of an object, in pieces that are written one after the other; cloning is cheap.
+#[derive(Debug, Clone, Default)]
+pub struct Body(Vec<Bytes>);
+
+impl Body {
+    /// The pieces in order.
+    #[must_use]
+    pub fn pieces(&self) -> &[Bytes] {
+        &self.0
+    }
+
+    /// Total length in bytes.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.0.iter().map(|p| p.len() as u64).sum()
+    }
+
+    /// Whether there is not one byte.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Everything in one buffer; copies unless there is only one piece.
+    #[must_use]
+    pub fn to_bytes(&self) -> Bytes {
+        match self.0.as_slice() {
+            [] => Bytes::new(),
+            [one] => one.clone(),
+            many => many.concat().into(),
+        }
+    }
+}
+
+impl From<Vec<Bytes>> for Body {
+    fn from(pieces: Vec<Bytes>) -> Self {
+        Self(pieces)
+    }
+}
+
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Self {
+        Self(vec![bytes])
+    }
+}
+
+impl From<Vec<u8>> for Body {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(vec![bytes.into()])
+    }
+}
+
+/// What a listing or a HEAD says of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectMeta {
+    /// Path relative to the prefix.
+    pub path: String,
+    /// Length in bytes.
+    pub len: u64,
+    /// When it was written, by the store's own clock.
+    pub last_modified: Timestamp,
+}
+
+/// The few kinds of store failure a caller branches on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum StoreErrorKind {
+    /// There is no such object.
+    NotFound,
+    /// A conditional create found an object under that name. After a retry it may be our own.
+    AlreadyExists,
+    /// The credentials are missing, wrong, or not allowed to do this.
+    Denied,
+    /// Passing: throttling, a 5xx, a broken connection, a timeout. For a write, it may have happened.
+    Transient,
+    /// The store cannot do this (a conditional put, say).
+    Unsupported,
+    /// Everything else; repeating will not help.
+    Permanent,
+}
+
+/// A failed store operation: what failed, on which object, why.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{op} {path}: {message}")]
+pub struct StoreError {
+    /// What a caller branches on.
+    pub kind: StoreErrorKind,
+    /// `put`, `create`, `get`, `head`, `list` or `delete`.
+    pub op: &'static str,
+    /// The object, relative to the prefix.
+    pub path: String,
+    /// The store's own words.
+    pub message: String,
+}
+
+impl StoreError {
+    /// Whether the object was not there.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        self.kind == StoreErrorKind::NotFound
+    }
+
+    /// Whether repeating may help.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        self.kind == StoreErrorKind::Transient
+    }
+}
+
+/// A bucket under one prefix.
+///
+/// **Durability.** When `put` or `create` returns `Ok`, the object is durable: it survives the crash of this process
+/// and, for `file://`, of this machine (the file and its folder are fsynced). **Atomicity.** An object appears whole
+/// or not at all; `create` has exactly one winner among any number of concurrent callers where
+/// [`Bucket::has_atomic_create`] says so. **Reads** see every completed write (all supported stores are strongly
+/// consistent). A write that failed with [`StoreErrorKind::Transient`] may still have happened, now or later.
+#[async_trait]
+pub trait Bucket: Send + Sync + fmt::Debug {
+    /// Writes an object, replacing what was there. Engine objects have names never used twice, so replacing happens
+    /// only when a retry re-sends the same bytes.
+    async fn put(&self, path: &ObjectPath, body: Body) -> Result<(), StoreError>;
+
+    /// Writes an object only if there is none under that name: [`StoreErrorKind::AlreadyExists`] otherwise.
+    async fn create(&self, path: &ObjectPath, body: Body) -> Result<(), StoreError>;
+
+    /// The whole object.
+    async fn get(&self, path: &ObjectPath) -> Result<Bytes, StoreError>;
+
+    /// The bytes `range` of the object; fewer than asked for is an error, never a short answer.
+    async fn get_range(&self, path: &ObjectPath, range: Range<u64>) -> Result<Bytes, StoreError>;
+
+    /// Length and time of an object.
+    async fn head(&self, path: &ObjectPath) -> Result<ObjectMeta, StoreError>;
+
+    /// Every object whose path lies in the folder `folder` (`"manifest"`, `"log"`, … or `""` for all), in no
+    /// particular order.
+    fn list(&self, folder: &str) -> BoxStream<'static, Result<ObjectMeta, StoreError>>;
+
+    /// Deletes an object; one that is already gone is fine.
+    async fn delete(&self, path: &ObjectPath) -> Result<(), StoreError>;
+
+    /// Whether `create` is atomic on this store as far as its kind tells (a probe at start tells for sure).
+    fn has_atomic_create(&self) -> bool {
+        true
+    }
+
+    /// The store's URL without secrets, for messages.
+    fn url(&self) -> String;
+}

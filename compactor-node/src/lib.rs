@@ -1,0 +1,1 @@
+//! Isle's compactor: merges tables, writes checkpoints, deletes what nothing needs

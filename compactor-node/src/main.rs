@@ -1,0 +1,2 @@
+//! The compactor-node program.
+fn main() {}

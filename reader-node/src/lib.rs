@@ -1,0 +1,1 @@
+//! Isle's reader: point gets, multi-gets and scans at a consistent view

@@ -1,0 +1,2 @@
+//! The reader-node program.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Isle's tailer: streams mutations in order to many consumers

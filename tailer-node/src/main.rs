@@ -1,0 +1,2 @@
+//! The tailer-node program.
+fn main() {}

@@ -1,0 +1,2 @@
+//! The writer-node program.
+fn main() {}
