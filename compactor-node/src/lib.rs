@@ -1,1 +1,3 @@
-//! Isle's compactor: merges tables, writes checkpoints, deletes what nothing needs
+//! x
+pub mod plan;
+pub mod settings;

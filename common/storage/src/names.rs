@@ -23,7 +23,9 @@ impl ObjectPath {
         let path = path.into();
         let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'/');
         if path.len() > 512 || !path.bytes().all(allowed) {
-            return Err(format!("object path {path:?} is too long or has a character outside [A-Za-z0-9._/-]"));
+            return Err(format!(
+                "object path {path:?} is too long or has a character outside [A-Za-z0-9._/-]"
+            ));
         }
         if path.split('/').any(|s| matches!(s, "" | "." | "..")) {
             return Err(format!("object path {path:?} has an empty or dot segment"));
@@ -93,7 +95,10 @@ impl LogId {
             LogKind::Segment => "seg",
             LogKind::Chunk => "chunk",
         };
-        ObjectPath::built(format!("log/{:020}-{}-{:020}.{ext}", self.epoch.0, self.incarnation, self.first_seq.0))
+        ObjectPath::built(format!(
+            "log/{:020}-{}-{:020}.{ext}",
+            self.epoch.0, self.incarnation, self.first_seq.0
+        ))
     }
 }
 
@@ -199,6 +204,19 @@ pub fn parse_edit(path: &str) -> Option<Version> {
 #[must_use]
 pub fn big_edit(version: Version, nonce: u64) -> ObjectPath {
     ObjectPath::built(format!("manifest/bigedit-{:020}-{nonce:016x}", version.0))
+}
+
+/// `manifest/marker-<nonce:016x>`: written and deleted again by the collector, to learn the store's own time.
+#[must_use]
+pub fn marker(nonce: u64) -> ObjectPath {
+    ObjectPath::built(format!("manifest/marker-{nonce:016x}"))
+}
+
+/// The version in a big edit's name; `None` where the path is not one.
+#[must_use]
+pub fn parse_big_edit(path: &str) -> Option<Version> {
+    let (version, _nonce) = path.strip_prefix("manifest/bigedit-")?.split_once('-')?;
+    Some(Version(version.parse().ok()?))
 }
 
 /// `isle.json`, the identity of the database.

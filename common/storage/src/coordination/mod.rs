@@ -259,7 +259,11 @@ pub trait Coordination: Send + Sync + fmt::Debug {
     fn backend(&self) -> Backend;
 
     /// Creates the head where there is none: `Ok(false)` where there already was one.
-    async fn bootstrap(&self, genesis: &Manifest, checkpoint: &CheckpointRef) -> Result<bool, CoordinationError>;
+    async fn bootstrap(
+        &self,
+        genesis: &Manifest,
+        checkpoint: &CheckpointRef,
+    ) -> Result<bool, CoordinationError>;
 
     /// Whether there is a head, without loading anything.
     async fn exists(&self) -> Result<bool, CoordinationError>;
@@ -280,7 +284,11 @@ pub trait Coordination: Send + Sync + fmt::Debug {
     fn watch(&self, from: &HeadState) -> BoxStream<'static, WatchEvent>;
 
     /// One attempt to claim the writer's role, for the epoch after the newest claimed.
-    async fn claim_writer(&self, node: &NodeInfo, incarnation: Incarnation) -> Result<ClaimAttempt, CoordinationError>;
+    async fn claim_writer(
+        &self,
+        node: &NodeInfo,
+        incarnation: Incarnation,
+    ) -> Result<ClaimAttempt, CoordinationError>;
 
     /// Who leads, if anybody.
     async fn leader(&self) -> Result<Option<LeaderInfo>, CoordinationError>;

@@ -74,7 +74,13 @@ impl Batch {
     }
 
     /// Appends the next record; its sequence number is the returned one. `time` must not decrease.
-    pub fn push(&mut self, _key: &[u8], _time: Timestamp, _expires: Option<Timestamp>, _value: Push<'_>) -> SeqNo {
+    pub fn push(
+        &mut self,
+        _key: &[u8],
+        _time: Timestamp,
+        _expires: Option<Timestamp>,
+        _value: Push<'_>,
+    ) -> SeqNo {
         todo!()
     }
 

@@ -63,8 +63,18 @@ pub fn step(old: &Manifest, new: &Manifest) -> Result<(), Violation> {
     require!(new.epoch >= old.epoch, "epoch {} after {}", new.epoch, old.epoch);
     require!(new.last_seq >= old.last_seq, "sequence number {} after {}", new.last_seq, old.last_seq);
     require!(new.last_write_time >= old.last_write_time, "write time goes back");
-    require!(new.flushed_seq >= old.flushed_seq, "flushed number {} after {}", new.flushed_seq, old.flushed_seq);
-    require!(new.trimmed_seq >= old.trimmed_seq, "trimmed number {} after {}", new.trimmed_seq, old.trimmed_seq);
+    require!(
+        new.flushed_seq >= old.flushed_seq,
+        "flushed number {} after {}",
+        new.flushed_seq,
+        old.flushed_seq
+    );
+    require!(
+        new.trimmed_seq >= old.trimmed_seq,
+        "trimmed number {} after {}",
+        new.trimmed_seq,
+        old.trimmed_seq
+    );
     require!(new.history_floor >= old.history_floor, "the history floor goes back");
     whole(new)
 }

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use super::state::{
-    CompactionMode, EpochStart, GroupCursor, JobClaim, LogEntry, LogTail, Manifest, RECENT_COMMITS, Retired, Run,
-    Snapshot, TableEntry,
+    CompactionMode, EpochStart, GroupCursor, JobClaim, LogEntry, LogTail, Manifest, RECENT_COMMITS, Retired,
+    Run, Snapshot, TableEntry,
 };
 use super::{Violation, check};
 use crate::ids::{CommitId, Epoch, Incarnation, JobId, Lineage, RunId, SeqNo, Version};
@@ -339,7 +339,12 @@ impl Manifest {
         Ok(())
     }
 
-    fn adopt(&mut self, epoch: Epoch, incarnation: Incarnation, rolled: &[Arc<LogEntry>]) -> Result<(), String> {
+    fn adopt(
+        &mut self,
+        epoch: Epoch,
+        incarnation: Incarnation,
+        rolled: &[Arc<LogEntry>],
+    ) -> Result<(), String> {
         self.append_log(rolled)?;
         self.epoch = epoch;
         self.epochs.push(EpochStart { epoch, incarnation, cut: self.tail });

@@ -41,7 +41,8 @@ pub enum Judgement {
 /// ends at or below the next epoch's cut, or at or below `last_seq` where `e` is the last.
 #[must_use]
 pub fn leads_through(epochs: &[EpochStart], last_seq: SeqNo, segment: &LogTail) -> bool {
-    let own = epochs.iter().position(|e| e.epoch == segment.id.epoch && e.incarnation == segment.id.incarnation);
+    let own =
+        epochs.iter().position(|e| e.epoch == segment.id.epoch && e.incarnation == segment.id.incarnation);
     let Some(at) = own else { return false };
     let end = epochs.get(at + 1).map_or(last_seq, EpochStart::cut_seq);
     segment.last_seq <= end

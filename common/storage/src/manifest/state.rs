@@ -22,7 +22,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use crate::ids::{CommitId, DatabaseId, Epoch, Incarnation, JobId, Lineage, RunId, SeqNo, Timestamp, Version};
+use crate::ids::{
+    CommitId, DatabaseId, Epoch, Incarnation, JobId, Lineage, RunId, SeqNo, Timestamp, Version,
+};
 use crate::names::{LogId, LogKind, ObjectPath};
 use crate::row::BlobId;
 
@@ -79,7 +81,9 @@ impl Key {
         }
         let pairs = bytes.chunks_exact(2).map(|p| Some((digit(p[0])? << 4) | digit(p[1])?));
         let decoded: Option<Vec<u8>> = pairs.collect();
-        decoded.map(|k| Self(k.into())).ok_or_else(|| format!("key {text:?} has a digit that is not hexadecimal"))
+        decoded
+            .map(|k| Self(k.into()))
+            .ok_or_else(|| format!("key {text:?} has a digit that is not hexadecimal"))
     }
 }
 

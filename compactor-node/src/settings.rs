@@ -1,0 +1,118 @@
+//! The compactor's settings: plain data, validated together.
+
+use isle_storage::format::Compression;
+use serde::{Deserialize, Serialize};
+
+/// Everything that can be set about compaction, checkpoints and garbage.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CompactorSettings {
+    /// L0 runs that start a merge. At fewer, reads stay cheap enough and waiting makes the merge larger.
+    pub l0_trigger: usize,
+    /// Neighbouring runs that start a merge, where the largest is no larger than the others together.
+    pub tier_width: usize,
+    /// Sorted runs above which neighbours are merged even where their sizes are not similar.
+    pub max_runs: usize,
+    /// Runs one merge takes at most: bounds its memory (one read-ahead window each).
+    pub max_merge_width: usize,
+    /// A merged run's tables are split at about this many bytes.
+    pub table_bytes: u64,
+    /// Data blocks of merged tables, in bytes of rows.
+    pub block_bytes: usize,
+    /// Compression of merged tables.
+    pub compression: Compression,
+    /// Bytes one ranged GET of a merge fetches.
+    pub read_ahead_bytes: u64,
+    /// Bytes of finished tables being uploaded at once; the merge waits above it.
+    pub upload_bytes_in_flight: u64,
+    /// A row whose expiry is this long past is expired on every clock.
+    pub max_clock_skew_seconds: u64,
+    /// A checkpoint is written when this many edits lie beyond the last one.
+    pub fold_edits: u64,
+    /// Edits kept behind a checkpoint, so that watchers need not load anew.
+    pub keep_edits: usize,
+    /// Store time between the checkpoint that covers an object's retirement and its deletion.
+    pub grace_seconds: u64,
+    /// Objects one pass of the collector deletes at most.
+    pub max_deletes_per_pass: usize,
+    /// Log older than this is no longer kept for tailers; 0 keeps it for ever.
+    pub log_retention_seconds: u64,
+    /// Log beyond this many bytes is no longer kept for tailers; 0 keeps all.
+    pub log_retention_bytes: u64,
+    /// Wait after a passing failure, first and longest.
+    pub backoff_seconds: (f64, f64),
+}
+
+impl Default for CompactorSettings {
+    fn default() -> Self {
+        Self {
+            l0_trigger: 4,
+            tier_width: 4,
+            max_runs: 16,
+            max_merge_width: 32,
+            table_bytes: 64 << 20,
+            block_bytes: 16 << 10,
+            compression: Compression::Lz4,
+            read_ahead_bytes: 4 << 20,
+            upload_bytes_in_flight: 256 << 20,
+            max_clock_skew_seconds: 10,
+            fold_edits: 256,
+            keep_edits: 1024,
+            grace_seconds: 300,
+            max_deletes_per_pass: 1000,
+            log_retention_seconds: 0,
+            log_retention_bytes: 0,
+            backoff_seconds: (0.2, 30.0),
+        }
+    }
+}
+
+impl CompactorSettings {
+    /// Judges the settings together.
+    ///
+    /// # Errors
+    /// A sentence naming the setting and the rule it breaks.
+    pub fn validate(&self) -> Result<(), String> {
+        let at_least = |name: &str, value: u64, least: u64| {
+            if value < least {
+                return Err(format!("compactor.{name} is {value}; it must be at least {least}"));
+            }
+            Ok(())
+        };
+        at_least("l0_trigger", self.l0_trigger as u64, 1)?;
+        at_least("tier_width", self.tier_width as u64, 2)?;
+        at_least("max_runs", self.max_runs as u64, 2)?;
+        at_least(
+            "max_merge_width",
+            self.max_merge_width as u64,
+            self.l0_trigger.max(self.tier_width) as u64,
+        )?;
+        at_least("table_bytes", self.table_bytes, 64 << 10)?;
+        at_least("block_bytes", self.block_bytes as u64, 512)?;
+        at_least("read_ahead_bytes", self.read_ahead_bytes, self.block_bytes as u64)?;
+        at_least("upload_bytes_in_flight", self.upload_bytes_in_flight, self.table_bytes)?;
+        at_least("fold_edits", self.fold_edits, 1)?;
+        at_least("max_deletes_per_pass", self.max_deletes_per_pass as u64, 1)?;
+        let (first, longest) = self.backoff_seconds;
+        if !(first > 0.0 && longest >= first && longest.is_finite()) {
+            return Err(format!(
+                "compactor.backoff_seconds is [{first}, {longest}]; it must be [a, b], 0 < a <= b"
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_valid_and_contradictions_are_named() {
+        CompactorSettings::default().validate().unwrap();
+        let bad = CompactorSettings { max_merge_width: 2, ..Default::default() };
+        assert!(bad.validate().unwrap_err().contains("max_merge_width"));
+        let bad = CompactorSettings { backoff_seconds: (0.0, 1.0), ..Default::default() };
+        assert!(bad.validate().unwrap_err().contains("backoff_seconds"));
+    }
+}
