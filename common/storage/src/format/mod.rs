@@ -1,6 +1,35 @@
-//! What every format shares: the error, checksums, compression, variable-length integers.
+//! What every format shares: the error, checksums, compression, sealed blocks, tagged sections, bounded reading.
 //!
-//! Pure: bytes in, bytes out. Every length and count read from bytes is bounded before anything is allocated.
+//! Pure: bytes in, bytes out. Every length and count read from bytes is bounded before anything is allocated, and
+//! every checksum is verified before what it covers is used.
+//!
+//! ```text
+//!   object = preamble · sealed blocks … · metadata (sections, index) · footer
+//!            magic,     payload + how +     tagged: an unknown tag is
+//!            version    checksum            skipped or refused, by its high bit
+//! ```
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`read`] | [`Reader`]: a cursor that cannot run past its end |
+//! | [`varint`] | unsigned integers of one to ten bytes, one encoding each |
+//! | [`checksum`] | CRC32C over pieces, joined without reading anything twice |
+//! | [`block`] | [`Sealer`] and [`open`]: a block's compression and checksum |
+//! | [`section`] | [`SectionWriter`] and [`Sections`]: metadata an older reader may skip or must refuse |
+//! | [`preamble`] | magic and version |
+
+pub mod block;
+pub mod checksum;
+pub mod preamble;
+pub mod read;
+pub mod section;
+pub mod varint;
+
+pub use block::{MAX_BLOCK_RAW, Sealed, Sealer, open};
+pub use checksum::Crc;
+pub use preamble::Preamble;
+pub use read::Reader;
+pub use section::{REQUIRED, SectionWriter, Sections};
 
 /// Bytes that do not decode.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -21,6 +50,18 @@ pub enum FormatError {
         /// What is unknown.
         why: String,
     },
+}
+
+impl FormatError {
+    /// A structure that contradicts itself.
+    pub fn damaged(what: &'static str, why: impl Into<String>) -> Self {
+        Self::Damaged { what, why: why.into() }
+    }
+
+    /// A structure from a newer version.
+    pub fn too_new(what: &'static str, why: impl Into<String>) -> Self {
+        Self::TooNew { what, why: why.into() }
+    }
 }
 
 /// How blocks are compressed.
