@@ -127,6 +127,17 @@ pub fn parse_log(path: &str) -> Option<(LogId, LogKind)> {
     parts.next().is_none().then_some((id, kind))
 }
 
+/// Longest `<owner>-<n>` name of a table or a blob.
+pub const MAX_NAME_LEN: usize = 200;
+
+/// Whether `name` can be a table's or a blob's `<owner>-<n>`: `[A-Za-z0-9_-]`, so that no name read from somewhere can
+/// leave its folder.
+#[must_use]
+pub fn is_name(name: &str) -> bool {
+    (1..=MAX_NAME_LEN).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
+}
+
 /// Who made a table or a blob: a writer's `<epoch>-<incarnation>` or a job's id, as it stands in names.
 #[must_use]
 pub fn writer_owner(epoch: Epoch, incarnation: Incarnation) -> String {

@@ -130,6 +130,12 @@ impl Sealer {
         Self { compression, zstd: None, fruitless: 0, skipped: 0 }
     }
 
+    /// What was asked for.
+    #[must_use]
+    pub fn compression(&self) -> Compression {
+        self.compression
+    }
+
     /// Seals a block of at most [`MAX_BLOCK_RAW`] bytes. Where compression gains nothing the payload is `raw` itself,
     /// by reference.
     #[must_use]

@@ -1,0 +1,3 @@
+//! Integration tests of `isle-storage`: one binary, a module per part.
+
+mod log;
