@@ -1,3 +1,5 @@
 //! Integration tests of `isle-storage`: one binary, a module per part.
 
 mod log;
+mod rows;
+mod tables;
