@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use crate::coordination::identity::{self, Identity, OpenMode};
-use crate::coordination::{Coordination, CoordinationError};
+use crate::coordination::{Coordination, CoordinationError, Loaded, lineage};
 use crate::environment::Environment;
+use crate::ids::Lineage;
 use crate::object::Bucket;
 
 /// A database that was opened and found to be the right one. Cloning is cheap.
@@ -34,5 +35,36 @@ impl Database {
     ) -> Result<Self, CoordinationError> {
         let identity = Arc::new(identity::open(&bucket, &coordination, &env, name, mode).await?);
         Ok(Self { identity, bucket, coordination, env })
+    }
+
+    /// Loads the head's manifest and makes sure that it is this database's.
+    ///
+    /// # Errors
+    /// `Lost` where the head is gone, `WrongDatabase` where it is another database's; else as
+    /// [`Coordination::load`].
+    pub async fn load(&self) -> Result<Loaded, CoordinationError> {
+        let loaded = self.coordination.load().await.map_err(|e| match e {
+            CoordinationError::NotFound(url) => CoordinationError::Lost(format!(
+                "the head of {url} is gone: the coordination service was wiped; rebuild the head with `isle recover`"
+            )),
+            other => other,
+        })?;
+        let found = loaded.manifest.database;
+        if found == self.identity.database {
+            return Ok(loaded);
+        }
+        Err(CoordinationError::WrongDatabase(format!(
+            "the head is that of database {found}, not {}",
+            self.identity.database
+        )))
+    }
+
+    /// Refuses to go on under a lineage that is not the bucket's newest: asked at every claim, after a reset of the
+    /// watch, and before each batch of deletes and each checkpoint.
+    ///
+    /// # Errors
+    /// As [`lineage::check`].
+    pub async fn check_lineage(&self, lineage: Lineage) -> Result<(), CoordinationError> {
+        lineage::check(self.bucket.as_ref(), self.identity.database, lineage).await
     }
 }

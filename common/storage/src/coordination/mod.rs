@@ -17,6 +17,21 @@ use tokio::time::Instant;
 
 use crate::ids::{Epoch, Incarnation, JobId, Lineage, SeqNo, Version};
 use crate::manifest::{CheckpointRef, Edit, Head, Manifest};
+use crate::object::{StoreError, StoreErrorKind};
+
+pub mod backoff;
+pub mod checkpoint;
+pub mod claim;
+pub mod commit;
+pub mod epoch;
+pub mod fold;
+pub mod follow;
+pub mod identity;
+pub mod lineage;
+pub mod memory;
+mod roll;
+pub mod sealed;
+mod write_once;
 
 /// Which form drives a database; chosen at creation and recorded in `isle.json`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +86,19 @@ impl CoordinationError {
     #[must_use]
     pub fn is_passing(&self) -> bool {
         matches!(self, Self::Unavailable(_))
+    }
+}
+
+impl From<StoreError> for CoordinationError {
+    /// What a failed object operation means where an object was expected: a missing one is damage, never emptiness.
+    fn from(e: StoreError) -> Self {
+        match e.kind {
+            StoreErrorKind::Transient => Self::Unavailable(e.to_string()),
+            StoreErrorKind::Denied | StoreErrorKind::Unsupported => Self::Refused(e.to_string()),
+            StoreErrorKind::NotFound | StoreErrorKind::AlreadyExists | StoreErrorKind::Permanent => {
+                Self::Damaged(e.to_string())
+            }
+        }
     }
 }
 
@@ -315,9 +343,3 @@ pub trait Coordination: Send + Sync + fmt::Debug {
     /// Health in one line, for `/readyz?verbose`.
     fn describe(&self) -> String;
 }
-
-pub mod claim;
-pub mod commit;
-pub mod fold;
-pub mod follow;
-pub mod identity;
