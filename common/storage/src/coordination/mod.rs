@@ -24,6 +24,8 @@ pub mod checkpoint;
 pub mod claim;
 pub mod commit;
 pub mod epoch;
+#[cfg(feature = "etcd")]
+pub mod etcd;
 pub mod fold;
 pub mod follow;
 pub mod identity;
