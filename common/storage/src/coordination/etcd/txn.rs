@@ -14,12 +14,11 @@
 //! very revision at which the comparison failed, what is needed to say why; and where the head found there *is* the
 //! one proposed, an earlier copy has been applied.
 //!
-//! A job or an observer that meets an epoch which is claimed but not adopted yet has lost nothing but time: the
-//! adoption will move the head. It waits for that a little, and is then told to reload.
+//! A job or an observer that meets an epoch which is claimed but not adopted yet has lost nothing but time: it is told
+//! that the head has moved, as the adoption is about to move it.
 
 use bytes::Bytes;
 use etcd_client::{Compare, CompareOp, DeleteOptions, Txn, TxnOp};
-use tokio::time::{Duration, Instant, sleep};
 
 use super::EtcdCoordination;
 use super::client::{Answer, get};
@@ -32,12 +31,6 @@ use crate::manifest::{CheckpointRef, Head, Manifest};
 
 /// Tries to create the head before the caller is told that nobody knows.
 const BOOTSTRAP_TRIES: usize = 3;
-
-/// How long a job or an observer waits for a claimed epoch to be adopted.
-const ADOPTION_PATIENCE: Duration = Duration::from_millis(500);
-
-/// How often it looks.
-const ADOPTION_PAUSE: Duration = Duration::from_millis(50);
 
 impl EtcdCoordination {
     pub(super) async fn create_head(
@@ -74,25 +67,19 @@ impl EtcdCoordination {
         if let Err(e) = edits::write_object(self.bucket.as_ref(), &prepared.edit).await {
             return CommitOutcome::Unknown(format!("the edit's object cannot be written: {e}"));
         }
-        let until = Instant::now() + ADOPTION_PATIENCE;
-        loop {
-            let answer = match self.kv.txn(&prepared.txn).await {
-                Ok(answer) => answer,
-                Err(e) => return CommitOutcome::Unknown(e.reason().to_owned()),
-            };
-            let found = Found::of(&answer);
-            match judge(&found, &prepared.raw, proposal) {
-                Judged::Committed => {
-                    self.seen.note(&proposal.head);
-                    let revision = found.committed_at.unwrap_or(answer.revision);
-                    let head = proposal.head.clone();
-                    return CommitOutcome::Committed(HeadState { head, raw: prepared.raw, revision });
-                }
-                Judged::Moved => return CommitOutcome::Moved,
-                Judged::Fenced(why) => return CommitOutcome::Fenced(why),
-                Judged::Unadopted if Instant::now() < until => sleep(ADOPTION_PAUSE).await,
-                Judged::Unadopted => return CommitOutcome::Moved,
+        let answer = match self.kv.txn(&prepared.txn).await {
+            Ok(answer) => answer,
+            Err(e) => return CommitOutcome::Unknown(e.reason().to_owned()),
+        };
+        let found = Found::of(&answer);
+        match judge(&found, &prepared.raw, proposal) {
+            Judged::Committed => {
+                self.seen.note(&proposal.head);
+                let revision = found.committed_at.unwrap_or(answer.revision);
+                CommitOutcome::Committed(HeadState { head: proposal.head.clone(), raw: prepared.raw, revision })
             }
+            Judged::Moved => CommitOutcome::Moved,
+            Judged::Fenced(why) => CommitOutcome::Fenced(why),
         }
     }
 
@@ -213,18 +200,13 @@ enum Judged {
     Committed,
     Moved,
     Fenced(String),
-    /// Only the epoch differs, and the right depends on none: a writer has claimed and not adopted yet.
-    Unadopted,
 }
 
 fn judge(found: &Found, proposed: &[u8], proposal: &Proposal) -> Judged {
     if found.succeeded || found.head.as_deref() == Some(proposed) {
         return Judged::Committed;
     }
-    if let Some(why) = fenced(found, &proposal.authority) {
-        return Judged::Fenced(why);
-    }
-    if found.head.as_deref() == Some(&proposal.base.raw[..]) { Judged::Unadopted } else { Judged::Moved }
+    fenced(found, &proposal.authority).map_or(Judged::Moved, Judged::Fenced)
 }
 
 /// Why the right a commit was made under is gone, if it is.
