@@ -1,0 +1,174 @@
+//! What a compaction keeps.
+//!
+//! A version is needed by a *boundary* (a held snapshot, or the present) where it is the newest of its key at or below
+//! it. So, going through the versions of a key from the newest on, a version is needed where it is the newest, or
+//! where a snapshot lies at or above it and below the next newer version:
+//!
+//! ```text
+//!   versions of k:   20        14   12        7       3
+//!   snapshots:            15             9         5
+//!   needed by:      present   15    -         9       5        so 12 is superseded: nobody sees it
+//! ```
+//!
+//! A needed version that is a delete, or that has expired for everybody, hides what is older. It can go only where
+//! nothing older can come to light: at the bottom of the tree, and with no snapshot below it, because a snapshot
+//! below it may keep an older version among these very inputs. (It stays longer than it must where there is such a
+//! snapshot and no such version; it goes with the first merge after the snapshot's end.) Above the bottom an expired
+//! row is turned into a delete: it hides just the same, and its value is gone.
+//!
+//! Expiry is judged by the caller's instant, which must be past expiry on every clock that reads.
+
+use crate::ids::{SeqNo, Timestamp};
+use crate::row::{RowRef, ValueRef};
+
+/// Decides, version by version, what a compaction writes again. Rows are judged in a forward merge's order.
+///
+/// ```
+/// use isle_storage::ids::{SeqNo, Timestamp};
+/// use isle_storage::merge::Rewrite;
+/// use isle_storage::row::{RowRef, ValueRef};
+///
+/// let row = |seq| RowRef {
+///     key: b"k", seq: SeqNo(seq), time: Timestamp(0), expires: None, value: ValueRef::Put(b"v"),
+/// };
+/// let mut rewrite = Rewrite::new(&[SeqNo(15), SeqNo(9), SeqNo(5)], true, None);
+/// let kept: Vec<u64> = [20, 14, 12, 7, 3].into_iter().filter(|seq| rewrite.keep(&row(*seq))).collect();
+/// assert_eq!(kept, [20, 14, 7, 3]);
+/// assert_eq!(rewrite.counts().superseded, 1);
+/// assert!(!rewrite.dropped());
+/// ```
+#[derive(Debug, Clone)]
+pub struct Rewrite {
+    /// Ascending.
+    snapshots: Vec<SeqNo>,
+    bottom: bool,
+    drop_expired_before: Option<Timestamp>,
+    /// Key and number of the version judged last.
+    key: Vec<u8>,
+    newer: Option<SeqNo>,
+    counts: RewriteCounts,
+    history_floor: SeqNo,
+}
+
+/// What a [`Rewrite`] has decided so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RewriteCounts {
+    /// Versions judged.
+    pub judged: u64,
+    /// Versions kept, those turned into deletes included.
+    pub kept: u64,
+    /// Versions dropped because a newer one hides them from everybody.
+    pub superseded: u64,
+    /// Deletes dropped because nothing lies beneath them.
+    pub deletes_dropped: u64,
+    /// Expired rows dropped because nothing lies beneath them.
+    pub expired_dropped: u64,
+    /// Expired rows kept as deletes.
+    pub expired_to_deletes: u64,
+}
+
+enum Verdict {
+    Keep,
+    KeepAsDelete,
+    Drop,
+}
+
+impl Rewrite {
+    /// A policy for inputs beneath which nothing lies where `bottom`. `snapshots` are every sequence number that is
+    /// held, in any order. A row whose expiry is at or before `drop_expired_before` is expired for every reader.
+    #[must_use]
+    pub fn new(snapshots: &[SeqNo], bottom: bool, drop_expired_before: Option<Timestamp>) -> Self {
+        let mut snapshots = snapshots.to_vec();
+        snapshots.sort_unstable();
+        Self {
+            snapshots,
+            bottom,
+            drop_expired_before,
+            key: Vec::new(),
+            newer: None,
+            counts: RewriteCounts::default(),
+            history_floor: SeqNo::ZERO,
+        }
+    }
+
+    /// The row to write for `row`, the next version of the merge: itself, a delete in its place, or nothing.
+    pub fn judge<'a>(&mut self, row: RowRef<'a>) -> Option<RowRef<'a>> {
+        match self.verdict(&row) {
+            Verdict::Keep => Some(row),
+            Verdict::KeepAsDelete => Some(RowRef { expires: None, value: ValueRef::Delete, ..row }),
+            Verdict::Drop => None,
+        }
+    }
+
+    /// Whether `row`, the next version of the merge, is to be written again, for callers that write rows as they are.
+    pub fn keep(&mut self, row: &RowRef<'_>) -> bool {
+        self.judge(*row).is_some()
+    }
+
+    /// What has been decided so far.
+    #[must_use]
+    pub fn counts(&self) -> RewriteCounts {
+        self.counts
+    }
+
+    /// Whether deletes or expired rows were dropped: the result is right only where nothing lies beneath it.
+    #[must_use]
+    pub fn dropped(&self) -> bool {
+        self.counts.deletes_dropped + self.counts.expired_dropped > 0
+    }
+
+    /// The lowest sequence number at which the kept rows still show what the inputs did, whatever snapshot were taken
+    /// there: zero where no superseded version was dropped.
+    #[must_use]
+    pub fn history_floor(&self) -> SeqNo {
+        self.history_floor
+    }
+
+    fn verdict(&mut self, row: &RowRef<'_>) -> Verdict {
+        self.counts.judged += 1;
+        let newer = self.meet(row);
+        if let Some(newer) = newer.filter(|newer| !self.snapshot_within(row.seq, *newer)) {
+            self.counts.superseded += 1;
+            self.history_floor = self.history_floor.max(newer);
+            return Verdict::Drop;
+        }
+        let expired = self.drop_expired_before.is_some_and(|instant| row.is_expired(instant));
+        let hides = expired || row.is_delete();
+        if hides && self.bottom && !self.snapshot_below(row.seq) {
+            let dropped = if row.is_delete() {
+                &mut self.counts.deletes_dropped
+            } else {
+                &mut self.counts.expired_dropped
+            };
+            *dropped += 1;
+            return Verdict::Drop;
+        }
+        self.counts.kept += 1;
+        if expired && !row.is_delete() {
+            self.counts.expired_to_deletes += 1;
+            return Verdict::KeepAsDelete;
+        }
+        Verdict::Keep
+    }
+
+    /// Takes note of `row`; the number of the next newer version of its key, if there is one.
+    fn meet(&mut self, row: &RowRef<'_>) -> Option<SeqNo> {
+        let newer = self.newer.replace(row.seq).filter(|_| self.key == row.key);
+        if newer.is_none() {
+            self.key.clear();
+            self.key.extend_from_slice(row.key);
+        }
+        debug_assert!(newer.is_none_or(|newer| newer > row.seq), "versions of {:?} out of order", row.key);
+        newer
+    }
+
+    /// Whether a snapshot lies at or above `seq` and below `newer`.
+    fn snapshot_within(&self, seq: SeqNo, newer: SeqNo) -> bool {
+        let at = self.snapshots.partition_point(|s| *s < seq);
+        self.snapshots.get(at).is_some_and(|s| *s < newer)
+    }
+
+    fn snapshot_below(&self, seq: SeqNo) -> bool {
+        self.snapshots.first().is_some_and(|s| *s < seq)
+    }
+}
