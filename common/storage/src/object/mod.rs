@@ -1,7 +1,29 @@
 //! Object access: the one small trait through which everything else sees a bucket.
 //!
-//! This folder is the only place that names the `object_store` crate. Behaviour across the trait (retries, metering)
-//! is a decorator in a file of its own.
+//! This folder is the only place that names the `object_store` crate. Behaviour across the trait is a decorator in a
+//! file of its own; [`open`] stacks them:
+//!
+//! ```text
+//!   engine ─▶ retry ─▶ limit ─▶ meter ─▶ file | memory | null | adapter (S3, GCS, Azure)
+//! ```
+//! Retries are outermost, so that a request waiting for its next attempt holds no place, and metering innermost, so
+//! that every request is counted as the provider counts it.
+
+#[cfg(feature = "cloud")]
+mod adapter;
+#[cfg(feature = "cloud")]
+mod cloud;
+mod credentials;
+mod file;
+mod limit;
+mod location;
+mod memory;
+mod meter;
+mod null;
+mod open;
+mod probe;
+mod retry;
+mod settings;
 
 use std::fmt;
 use std::ops::Range;
@@ -10,6 +32,16 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
+pub use self::credentials::Credentials;
+pub use self::file::FileBucket;
+pub use self::limit::LimitBucket;
+pub use self::memory::MemoryBucket;
+pub use self::meter::{Meter, MeterBucket, Prices, Usage};
+pub use self::null::NullBucket;
+pub use self::open::{OpenError, OpenErrorKind, Opened, decorate, open, open_metered};
+pub use self::probe::{ProbeError, conditional_create};
+pub use self::retry::{RetryBucket, RetryPolicy};
+pub use self::settings::StoreSettings;
 use crate::ids::Timestamp;
 use crate::names::ObjectPath;
 
@@ -34,6 +66,19 @@ impl Body {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Whether the pieces together are these bytes.
+    #[must_use]
+    pub fn equals(&self, bytes: &[u8]) -> bool {
+        let mut rest = bytes;
+        self.0.iter().all(|piece| match rest.strip_prefix(piece.as_ref()) {
+            Some(after) => {
+                rest = after;
+                true
+            }
+            None => false,
+        }) && rest.is_empty()
     }
 
     /// Everything in one buffer; copies unless there is only one piece.
@@ -93,6 +138,21 @@ pub enum StoreErrorKind {
     Permanent,
 }
 
+impl StoreErrorKind {
+    /// The kind as a metric's label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NotFound => "not_found",
+            Self::AlreadyExists => "already_exists",
+            Self::Denied => "denied",
+            Self::Transient => "transient",
+            Self::Unsupported => "unsupported",
+            Self::Permanent => "permanent",
+        }
+    }
+}
+
 /// A failed store operation: what failed, on which object, why.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{op} {path}: {message}")]
@@ -108,6 +168,17 @@ pub struct StoreError {
 }
 
 impl StoreError {
+    /// A failure of `op` on `path`.
+    #[must_use]
+    pub fn new(
+        kind: StoreErrorKind,
+        op: &'static str,
+        path: &ObjectPath,
+        message: impl Into<String>,
+    ) -> Self {
+        Self { kind, op, path: path.as_str().to_owned(), message: message.into() }
+    }
+
     /// Whether the object was not there.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
@@ -140,7 +211,8 @@ pub trait Bucket: Send + Sync + fmt::Debug {
     /// The whole object.
     async fn get(&self, path: &ObjectPath) -> Result<Bytes, StoreError>;
 
-    /// The bytes `range` of the object; fewer than asked for is an error, never a short answer.
+    /// The bytes `range` of the object; fewer than asked for is an error ([`StoreErrorKind::Permanent`]), never a short
+    /// answer. An empty range is answered without asking the store.
     async fn get_range(&self, path: &ObjectPath, range: Range<u64>) -> Result<Bytes, StoreError>;
 
     /// Length and time of an object.
@@ -160,4 +232,37 @@ pub trait Bucket: Send + Sync + fmt::Debug {
 
     /// The store's URL without secrets, for messages.
     fn url(&self) -> String;
+}
+
+/// Whether an object's path lies in a folder; siblings whose name only begins alike do not.
+fn in_folder(path: &str, folder: &str) -> bool {
+    folder.is_empty() || path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// Refuses a range that ends beyond the object.
+fn whole_range(path: &ObjectPath, range: &Range<u64>, len: u64) -> Result<(), StoreError> {
+    if range.end <= len {
+        return Ok(());
+    }
+    let message = format!("bytes {}..{} were asked of an object of {len} bytes", range.start, range.end);
+    Err(StoreError::new(StoreErrorKind::Permanent, "get", path, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_equals_its_bytes_however_it_is_cut() {
+        let body = Body::from(vec![Bytes::from("ab"), Bytes::new(), Bytes::from("c")]);
+        assert!(body.equals(b"abc"));
+        assert!(!body.equals(b"ab") && !body.equals(b"abcd") && !body.equals(b"abx"));
+        assert!(Body::default().equals(b""));
+    }
+
+    #[test]
+    fn a_folder_does_not_hold_what_only_begins_like_it() {
+        assert!(in_folder("log/a", "log") && in_folder("x", ""));
+        assert!(!in_folder("log2/a", "log") && !in_folder("log", "log"));
+    }
 }

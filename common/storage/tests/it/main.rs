@@ -2,5 +2,6 @@
 
 mod log;
 mod merges;
+mod object;
 mod rows;
 mod tables;

@@ -1,0 +1,184 @@
+//! The directory behind a file bucket: where objects lie, how one is staged and published, which folders are known
+//! to be durable.
+
+use std::collections::HashSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::disk::Disk;
+use super::modified;
+use crate::ids::Timestamp;
+use crate::names::ObjectPath;
+use crate::object::Body;
+
+/// Folder of files that have no name yet.
+pub(super) const STAGING: &str = ".isle-staging";
+
+/// Age after which a staged file counts as left by a crash. A live one that is removed by mistake costs its writer a
+/// retry, nothing more.
+const ABANDONED: Duration = Duration::from_secs(3600);
+
+/// Whether an object of that name may be replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Publish {
+    Replace,
+    IfAbsent,
+}
+
+#[derive(Debug)]
+pub(super) struct Layout {
+    root: PathBuf,
+    disk: Box<dyn Disk>,
+    /// Tells this bucket's staged files from another process's.
+    nonce: u64,
+    staged: AtomicU64,
+    /// Folders this process has made durable from the root down.
+    durable: Mutex<HashSet<PathBuf>>,
+}
+
+impl Layout {
+    pub(super) fn open(root: &Path, nonce: u64, now: Timestamp, disk: Box<dyn Disk>) -> io::Result<Self> {
+        make_folder(root)?;
+        if let Some(parent) = root.parent() {
+            // Not being allowed to read the parent is no reason to refuse: the root was there before us.
+            match disk.sync_folder(parent) {
+                Err(e) if e.kind() != ErrorKind::PermissionDenied => return Err(e),
+                _ => {}
+            }
+        }
+        let layout = Self {
+            root: root.to_path_buf(),
+            disk,
+            nonce,
+            staged: AtomicU64::new(0),
+            durable: Mutex::default(),
+        };
+        layout.clear_abandoned(now);
+        Ok(layout)
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where an object lies.
+    pub(super) fn locate(&self, path: &ObjectPath) -> io::Result<PathBuf> {
+        if path.as_str() == STAGING || path.as_str().starts_with(".isle-staging/") {
+            return Err(io::Error::new(
+                ErrorKind::InvalidInput,
+                format!("{STAGING} is no place for objects"),
+            ));
+        }
+        Ok(self.root.join(path.as_str()))
+    }
+
+    /// Nothing is found below a root that is gone, which must not be read as "there is no such object".
+    pub(super) fn explain(&self, error: io::Error) -> io::Error {
+        if error.kind() == ErrorKind::NotFound && !self.root.is_dir() {
+            let message = format!("the store's directory {} is gone", self.root.display());
+            return io::Error::other(message);
+        }
+        error
+    }
+
+    /// Writes an object durably.
+    pub(super) fn write(&self, name: &Path, body: &Body, how: Publish) -> io::Result<()> {
+        let folder = name.parent().unwrap_or(&self.root);
+        self.make_durable(folder)?;
+        let staged = self.stage(body)?;
+        let published = match how {
+            Publish::Replace => self.disk.rename(&staged, name),
+            Publish::IfAbsent => self.disk.link(&staged, name),
+        };
+        if how == Publish::IfAbsent || published.is_err() {
+            // What cannot be removed now is removed as abandoned later.
+            let _left = fs::remove_file(&staged);
+        }
+        match published {
+            Ok(()) => self.disk.sync_folder(folder).map_err(unsure),
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => {
+                self.disk.sync_folder(folder).map_err(unsure)?;
+                Err(e)
+            }
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                // The folder or the staged file was removed under us: what we knew of folders no longer holds.
+                self.durable.lock().clear();
+                Err(unsure(e))
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// A new file without a name, its bytes durable.
+    fn stage(&self, body: &Body) -> io::Result<PathBuf> {
+        let n = self.staged.fetch_add(1, Ordering::Relaxed);
+        let path = self.root.join(STAGING).join(format!("{:016x}-{n}", self.nonce));
+        let mut file = match new_file(&path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                make_folder(&self.root.join(STAGING))?;
+                new_file(&path)?
+            }
+            file => file?,
+        };
+        let written = fill(&mut file, body).and_then(|()| self.disk.sync_file(&file, &path));
+        if let Err(e) = written {
+            let _left = fs::remove_file(&path);
+            return Err(e);
+        }
+        Ok(path)
+    }
+
+    /// Makes a folder and everything above it, up to the root, exist durably. Once per folder and process.
+    fn make_durable(&self, folder: &Path) -> io::Result<()> {
+        if self.durable.lock().contains(folder) {
+            return Ok(());
+        }
+        if let (true, Some(parent)) = (folder != self.root, folder.parent()) {
+            self.make_durable(parent)?;
+            make_folder(folder)?;
+            self.disk.sync_folder(parent)?;
+        }
+        self.durable.lock().insert(folder.to_path_buf());
+        Ok(())
+    }
+
+    /// Removes staged files that no living writer can be working on. Failing to is no reason not to open.
+    fn clear_abandoned(&self, now: Timestamp) {
+        let Ok(entries) = fs::read_dir(self.root.join(STAGING)) else { return };
+        let horizon = now.minus(ABANDONED);
+        for entry in entries.flatten() {
+            let old = entry.metadata().and_then(|m| modified(&m)).is_ok_and(|at| at < horizon);
+            if old && fs::remove_file(entry.path()).is_ok() {
+                tracing::debug!(file = %entry.path().display(), "removed a staged file left by a crash");
+            }
+        }
+    }
+}
+
+fn new_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).open(path)
+}
+
+fn fill(file: &mut File, body: &Body) -> io::Result<()> {
+    body.pieces().iter().try_for_each(|piece| file.write_all(piece))
+}
+
+/// One folder, not its parents; fine if it is there.
+fn make_folder(folder: &Path) -> io::Result<()> {
+    match fs::create_dir(folder) {
+        Err(e) if e.kind() == ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
+        // A directory on a read-only mount is good enough for a reader.
+        Err(e) if e.kind() == ErrorKind::ReadOnlyFilesystem && folder.is_dir() => Ok(()),
+        result => result,
+    }
+}
+
+/// An error after the object may have become visible: it carries a kind that reads as "may have happened".
+fn unsure(error: io::Error) -> io::Error {
+    io::Error::other(error)
+}

@@ -1,0 +1,185 @@
+//! What a file bucket promises in the face of crashes, shown by the order of its calls.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::disk::{Disk, RealDisk};
+use super::layout::{Layout, Publish, STAGING};
+use crate::ids::Timestamp;
+use crate::object::Body;
+
+/// Does what the real disk does, writes down what it was asked, and fails where told to.
+#[derive(Debug, Clone, Default)]
+struct RecordingDisk {
+    calls: Arc<Mutex<Vec<String>>>,
+    fails: Arc<Mutex<Option<&'static str>>>,
+}
+
+impl RecordingDisk {
+    fn note(&self, call: &'static str, path: &Path) -> io::Result<()> {
+        let name = path.file_name().unwrap().to_string_lossy();
+        let staged = path.to_string_lossy().contains(STAGING);
+        self.calls.lock().push(if staged { format!("{call} staged") } else { format!("{call} {name}") });
+        match *self.fails.lock() {
+            Some(failing) if failing == call => Err(io::Error::other("the device says no")),
+            _ => Ok(()),
+        }
+    }
+
+    fn taken(&self) -> Vec<String> {
+        std::mem::take(&mut *self.calls.lock())
+    }
+}
+
+impl Disk for RecordingDisk {
+    fn sync_file(&self, file: &File, path: &Path) -> io::Result<()> {
+        self.note("sync", path)?;
+        RealDisk.sync_file(file, path)
+    }
+
+    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        self.note("sync", folder)?;
+        RealDisk.sync_folder(folder)
+    }
+
+    fn rename(&self, staged: &Path, name: &Path) -> io::Result<()> {
+        self.note("rename", name)?;
+        RealDisk.rename(staged, name)
+    }
+
+    fn link(&self, staged: &Path, name: &Path) -> io::Result<()> {
+        self.note("link", name)?;
+        RealDisk.link(staged, name)
+    }
+}
+
+struct Fixture {
+    dir: tempfile::TempDir,
+    disk: RecordingDisk,
+    layout: Layout,
+}
+
+fn fixture() -> Fixture {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = RecordingDisk::default();
+    let layout = Layout::open(&dir.path().join("db"), 7, Timestamp(0), Box::new(disk.clone())).unwrap();
+    disk.taken();
+    Fixture { dir, disk, layout }
+}
+
+impl Fixture {
+    fn write(&self, path: &str, body: &'static [u8], how: Publish) -> io::Result<()> {
+        self.layout.write(&self.layout.root().join(path), &Body::from(body.to_vec()), how)
+    }
+
+    fn read(&self, path: &str) -> Option<Vec<u8>> {
+        std::fs::read(self.layout.root().join(path)).ok()
+    }
+
+    fn staged(&self) -> usize {
+        std::fs::read_dir(self.layout.root().join(STAGING)).unwrap().count()
+    }
+}
+
+/// Local files not fsynced before the acknowledgement: the file, then its name, then its folder, then Ok; and the
+/// folders above the first time.
+#[test]
+fn a_write_is_acknowledged_only_after_file_and_folders_are_synced() {
+    let f = fixture();
+    f.write("table/3f/x", b"1", Publish::Replace).unwrap();
+    assert_eq!(f.disk.taken(), ["sync db", "sync table", "sync staged", "rename x", "sync 3f"]);
+    f.write("table/3f/y", b"1", Publish::IfAbsent).unwrap();
+    assert_eq!(f.disk.taken(), ["sync staged", "link y", "sync 3f"], "known folders are synced once");
+    assert_eq!(f.staged(), 0);
+}
+
+#[test]
+fn the_loser_of_a_create_answers_only_after_the_winners_name_is_durable() {
+    let f = fixture();
+    f.write("log/x", b"winner", Publish::IfAbsent).unwrap();
+    f.disk.taken();
+    let lost = f.write("log/x", b"loser", Publish::IfAbsent).unwrap_err();
+    assert_eq!(lost.kind(), io::ErrorKind::AlreadyExists);
+    assert_eq!(f.disk.taken(), ["sync staged", "link x", "sync log"]);
+    assert_eq!(f.read("log/x").unwrap(), b"winner");
+    assert_eq!(f.staged(), 0);
+}
+
+#[test]
+fn a_failed_fsync_is_never_an_acknowledgement() {
+    let f = fixture();
+    f.write("log/warm", b"", Publish::Replace).unwrap();
+    *f.disk.fails.lock() = Some("sync");
+    let error = f.write("log/x", b"1", Publish::IfAbsent).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::Other);
+    assert_eq!((f.read("log/x"), f.staged()), (None, 0), "nothing became visible, nothing is left");
+
+    *f.disk.fails.lock() = None;
+    f.write("log/x", b"1", Publish::IfAbsent).unwrap();
+}
+
+/// After a failed fsync of the folder the name is visible but perhaps not durable. Repeating must not read as
+/// AlreadyExists, which a retry would compare, find to be its own, and acknowledge.
+#[test]
+fn a_name_that_could_not_be_made_durable_is_not_durable_the_second_time_either() {
+    let f = fixture();
+    let layout = Layout::open(f.layout.root(), 8, Timestamp(0), Box::new(FolderFails)).unwrap();
+    for _ in 0..2 {
+        let body = Body::from(vec![1]);
+        let error = layout.write(&f.layout.root().join("x"), &body, Publish::IfAbsent).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::Other, "{error}");
+    }
+    assert!(f.read("x").is_some(), "the case is the one meant");
+}
+
+/// A disk whose root folder cannot be synced.
+#[derive(Debug)]
+struct FolderFails;
+
+impl Disk for FolderFails {
+    fn sync_file(&self, file: &File, path: &Path) -> io::Result<()> {
+        RealDisk.sync_file(file, path)
+    }
+
+    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        if folder.ends_with("db") { Err(io::Error::other("the device says no")) } else { Ok(()) }
+    }
+
+    fn rename(&self, staged: &Path, name: &Path) -> io::Result<()> {
+        RealDisk.rename(staged, name)
+    }
+
+    fn link(&self, staged: &Path, name: &Path) -> io::Result<()> {
+        RealDisk.link(staged, name)
+    }
+}
+
+/// Two processes share a directory; one makes a folder and dies before its fsync. The other must not take the
+/// folder's existence for durability.
+#[test]
+fn a_folder_found_existing_is_synced_before_it_is_relied_on() {
+    let f = fixture();
+    std::fs::create_dir_all(f.layout.root().join("blob/00")).unwrap();
+    f.write("blob/00/x", b"1", Publish::Replace).unwrap();
+    assert_eq!(f.disk.taken()[..2], ["sync db", "sync blob"]);
+}
+
+#[test]
+fn staged_files_of_a_crash_are_removed_once_old_and_young_ones_kept() {
+    let f = fixture();
+    let staging = f.layout.root().join(STAGING);
+    std::fs::create_dir(&staging).unwrap();
+    let leftover = staging.join("dead-0");
+    std::fs::write(&leftover, b"torn").unwrap();
+    let written = super::modified(&std::fs::metadata(&leftover).unwrap()).unwrap();
+    let minute = std::time::Duration::from_secs(60);
+    Layout::open(f.layout.root(), 8, written.plus(minute), Box::new(RealDisk)).unwrap();
+    assert!(leftover.exists(), "another process may be writing it");
+    Layout::open(f.layout.root(), 9, written.plus(minute * 61), Box::new(RealDisk)).unwrap();
+    assert!(!leftover.exists());
+    drop(f.dir);
+}

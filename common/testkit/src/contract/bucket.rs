@@ -1,0 +1,227 @@
+//! The contract of [`Bucket`]: run over files and memory by the storage crate, over real servers by e2e.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use futures::future::join_all;
+use futures::{StreamExt, TryStreamExt, stream};
+use isle_storage::names::ObjectPath;
+use isle_storage::object::{Body, Bucket, StoreErrorKind};
+
+/// How hard a store is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BucketContract {
+    /// Whether racing creates must have one winner. A store without needs another's coordination.
+    pub atomic_create: bool,
+    /// Objects in one folder; beyond a thousand a listing has several pages.
+    pub many: usize,
+    /// Bytes of the large body.
+    pub large: usize,
+}
+
+impl Default for BucketContract {
+    fn default() -> Self {
+        Self { atomic_create: true, many: 1_100, large: 9 << 20 }
+    }
+}
+
+/// Tasks that race for one name.
+const RACERS: usize = 32;
+/// Requests in flight while many objects are written.
+const PARALLEL: usize = 16;
+
+/// Runs the whole contract. Leaves nothing behind but what lies below one fresh folder `contract-…/`.
+pub async fn bucket(store: Arc<dyn Bucket>, contract: BucketContract) {
+    static RUN: AtomicU64 = AtomicU64::new(0);
+    let run = format!("contract-{}-{}", std::process::id(), RUN.fetch_add(1, Ordering::Relaxed));
+    let suite = Suite { store, run, contract };
+    suite.puts_and_gets().await;
+    suite.ranges().await;
+    suite.missing_objects().await;
+    suite.bodies_in_pieces().await;
+    suite.heads().await;
+    suite.creates().await;
+    suite.listings().await;
+    suite.many_objects().await;
+    suite.clean().await;
+}
+
+struct Suite {
+    store: Arc<dyn Bucket>,
+    run: String,
+    contract: BucketContract,
+}
+
+impl Suite {
+    fn path(&self, name: &str) -> ObjectPath {
+        ObjectPath::new(format!("{}/{name}", self.run)).unwrap()
+    }
+
+    async fn put(&self, name: &str, body: impl Into<Body>) -> ObjectPath {
+        let path = self.path(name);
+        self.store.put(&path, body.into()).await.unwrap();
+        path
+    }
+
+    async fn puts_and_gets(&self) {
+        let x = self.put("x", Bytes::from_static(b"first")).await;
+        assert_eq!(self.store.get(&x).await.unwrap(), "first");
+        self.put("x", Bytes::from_static(b"second")).await;
+        assert_eq!(self.store.get(&x).await.unwrap(), "second", "a put replaces");
+        let empty = self.put("empty", Bytes::new()).await;
+        assert_eq!(self.store.get(&empty).await.unwrap(), "", "an empty object is an object");
+        assert_eq!(self.store.head(&empty).await.unwrap().len, 0);
+        let odd = self.put("a.b-c_D/0.sst", Bytes::from_static(b"odd")).await;
+        assert_eq!(self.store.get(&odd).await.unwrap(), "odd");
+    }
+
+    async fn ranges(&self) {
+        let path = self.put("ranges", Bytes::from_static(b"0123456789")).await;
+        for range in [0..1, 0..10, 3..7, 9..10] {
+            let expected = &b"0123456789"[range.start..range.end];
+            let range = range.start as u64..range.end as u64;
+            assert_eq!(self.store.get_range(&path, range.clone()).await.unwrap(), expected, "{range:?}");
+        }
+        assert_eq!(self.store.get_range(&path, 4..4).await.unwrap(), "", "an empty range is empty");
+        for range in [5..11, 9..100, 10..11, 50..60] {
+            self.refuses_range(&path, range).await;
+        }
+        let empty = self.path("empty");
+        self.refuses_range(&empty, 0..1).await;
+    }
+
+    async fn refuses_range(&self, path: &ObjectPath, range: Range<u64>) {
+        match self.store.get_range(path, range.clone()).await {
+            Ok(bytes) => panic!("{range:?} of {path} was answered with {} bytes", bytes.len()),
+            Err(e) => assert_eq!(e.kind, StoreErrorKind::Permanent, "{range:?} of {path}: {e}"),
+        }
+    }
+
+    async fn missing_objects(&self) {
+        let gone = self.path("gone");
+        assert!(self.store.get(&gone).await.unwrap_err().is_not_found());
+        assert!(self.store.get_range(&gone, 0..1).await.unwrap_err().is_not_found());
+        assert!(self.store.head(&gone).await.unwrap_err().is_not_found());
+        self.store.delete(&gone).await.expect("deleting what is not there is fine");
+        let x = self.put("short-lived", Bytes::from_static(b"x")).await;
+        self.store.delete(&x).await.unwrap();
+        assert!(self.store.get(&x).await.unwrap_err().is_not_found(), "a deleted object is gone");
+        self.store.delete(&x).await.expect("deleting twice is fine");
+        let folder = self.path("a.b-c_D");
+        assert!(self.store.get(&folder).await.unwrap_err().is_not_found(), "a folder is no object");
+    }
+
+    async fn bodies_in_pieces(&self) {
+        let pieces = ["ab", "", "c", "defg"].map(|p| Bytes::from_static(p.as_bytes()));
+        let path = self.put("pieces", pieces.to_vec()).await;
+        assert_eq!(self.store.get(&path).await.unwrap(), "abcdefg");
+
+        let large: Vec<u8> = (0..self.contract.large).map(|n| (n / 251 + n) as u8).collect();
+        let large = Bytes::from(large);
+        let cuts = (0..large.len()).step_by(1_000_003);
+        let pieces: Vec<_> = cuts.map(|at| large.slice(at..large.len().min(at + 1_000_003))).collect();
+        let path = self.put("large", pieces).await;
+        assert!(self.store.get(&path).await.unwrap() == large, "a large body comes back as it was");
+        let middle = large.len() / 2;
+        let range = middle as u64 - 50_000..middle as u64 + 50_000;
+        let read = self.store.get_range(&path, range).await.unwrap();
+        assert!(read == large[middle - 50_000..middle + 50_000], "a range of a large body is that range");
+    }
+
+    async fn heads(&self) {
+        let path = self.put("heads", Bytes::from_static(b"12345")).await;
+        let meta = self.store.head(&path).await.unwrap();
+        assert_eq!((meta.path.as_str(), meta.len), (path.as_str(), 5));
+        let day = 86_400_000_000;
+        let now =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_micros() as i64;
+        assert!(
+            (meta.last_modified.micros() - now).abs() < day,
+            "a time of this day, in microseconds: {meta:?}"
+        );
+    }
+
+    async fn creates(&self) {
+        let path = self.path("created");
+        self.store.create(&path, Bytes::from_static(b"first").into()).await.unwrap();
+        if !self.contract.atomic_create {
+            return;
+        }
+        let again = self.store.create(&path, Bytes::from_static(b"second").into()).await.unwrap_err();
+        assert_eq!(again.kind, StoreErrorKind::AlreadyExists, "{again}");
+        assert_eq!(self.store.get(&path).await.unwrap(), "first", "a refused create changes nothing");
+        self.store.delete(&path).await.unwrap();
+        self.store.create(&path, Bytes::from_static(b"third").into()).await.unwrap();
+        for round in 0..8 {
+            self.race(round).await;
+        }
+    }
+
+    /// One winner among many tasks, and its bytes are what is there.
+    async fn race(&self, round: usize) {
+        let path = self.path(&format!("race-{round}"));
+        let racers = (0..RACERS).map(|n| {
+            let (store, path) = (Arc::clone(&self.store), path.clone());
+            tokio::spawn(async move { store.create(&path, Bytes::from(format!("racer {n}")).into()).await })
+        });
+        let mut winners = Vec::new();
+        for (n, result) in join_all(racers).await.into_iter().enumerate() {
+            match result.unwrap() {
+                Ok(()) => winners.push(n),
+                Err(e) => assert_eq!(e.kind, StoreErrorKind::AlreadyExists, "{e}"),
+            }
+        }
+        assert_eq!(winners.len(), 1, "winners of one name: {winners:?}");
+        assert_eq!(self.store.get(&path).await.unwrap(), format!("racer {}", winners[0]));
+    }
+
+    async fn listed(&self, folder: &str) -> BTreeSet<String> {
+        let all: Vec<_> = self.store.list(folder).try_collect().await.unwrap();
+        let names: BTreeSet<_> = all.iter().map(|meta| meta.path.clone()).collect();
+        assert_eq!(names.len(), all.len(), "a listing names every object once");
+        names
+    }
+
+    async fn listings(&self) {
+        for name in ["list/log/1", "list/log/sub/2", "list/log2/3", "list/log.4"] {
+            self.put(name, Bytes::from(name.to_owned())).await;
+        }
+        let folder = format!("{}/list/log", self.run);
+        let expected = [format!("{folder}/1"), format!("{folder}/sub/2")];
+        assert_eq!(self.listed(&folder).await, BTreeSet::from(expected), "siblings do not belong");
+        let whole = self.listed(&format!("{}/list", self.run)).await;
+        assert_eq!(whole.len(), 4);
+        assert!(self.listed("").await.is_superset(&whole), "the empty folder is everything");
+        assert!(self.listed(&format!("{}/list/nobody", self.run)).await.is_empty());
+        let metas: Vec<_> = self.store.list(&folder).try_collect().await.unwrap();
+        for meta in metas {
+            let path = ObjectPath::new(meta.path.clone()).unwrap();
+            assert_eq!(meta, self.store.head(&path).await.unwrap(), "a listing and a head say the same");
+        }
+    }
+
+    async fn many_objects(&self) {
+        let names: Vec<_> = (0..self.contract.many).map(|n| format!("many/{n:06}")).collect();
+        stream::iter(&names)
+            .for_each_concurrent(PARALLEL, |name| async move {
+                self.put(name, Bytes::from(name.clone())).await;
+            })
+            .await;
+        let listed = self.listed(&format!("{}/many", self.run)).await;
+        let expected: BTreeSet<_> = names.iter().map(|n| format!("{}/{n}", self.run)).collect();
+        assert!(listed == expected, "{} of {} objects are listed", listed.len(), expected.len());
+    }
+
+    async fn clean(&self) {
+        let all = self.listed(&self.run).await;
+        stream::iter(all)
+            .for_each_concurrent(PARALLEL, |name| async move {
+                self.store.delete(&ObjectPath::new(name).unwrap()).await.unwrap();
+            })
+            .await;
+        assert!(self.listed(&self.run).await.is_empty());
+    }
+}

@@ -1,0 +1,7 @@
+//! Contract suites: what every implementation of a trait must do, run by each of them.
+//!
+//! A suite panics at the first broken promise, with what was done and what came back.
+
+mod bucket;
+
+pub use bucket::{BucketContract, bucket};
