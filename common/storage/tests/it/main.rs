@@ -1,5 +1,7 @@
 //! Integration tests of `isle-storage`: one binary, a module per part.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "helpers of tests are tests")]
+
 mod log;
 mod merges;
 mod object;
