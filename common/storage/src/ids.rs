@@ -30,10 +30,11 @@ macro_rules! number {
             /// The value before the first one: "none yet".
             pub const ZERO: Self = Self(0);
 
-            /// The one after this.
+            /// The one after this. Saturates, so that a hostile number from outside is refused by whoever compares
+            /// it and never overflows.
             #[must_use]
             pub fn next(self) -> Self {
-                Self(self.0 + 1)
+                Self(self.0.saturating_add(1))
             }
 
             /// The number itself.

@@ -1,4 +1,13 @@
-//! Judgements of the commit protocol (PROTOCOL sections 3 and 4), as pure functions.
+//! Judgements of the commit protocol, as pure functions: was it committed, is it lost, can it still come?
+//!
+//! ```text
+//!   epochs      1 ─────────────── 2 ─────────── 3 ──────▶      each with its cut: the last segment it adopted
+//!   segments    a1  a2  a3        b1  b2        c1
+//!                       └ epoch 2's cut: a1..a3 are on the path; an a4 that arrives later never is
+//! ```
+//! The list of epochs alone decides which segments are on the committed path, long after a flush has replaced the
+//! segments themselves. It is bounded ([`super::state::MAX_EPOCHS`]); of an epoch that has been forgotten, nothing is
+//! claimed.
 
 use serde::{Deserialize, Serialize};
 
@@ -38,14 +47,19 @@ pub enum Judgement {
 
 /// Whether the path described by `epochs`, whose log ends at `last_seq`, leads through the segment ending at
 /// `segment`. A segment of epoch `e` is on the path iff `e` (with that incarnation) is in the list and the segment
-/// ends at or below the next epoch's cut, or at or below `last_seq` where `e` is the last.
+/// lies above its own cut and ends at or below the next epoch's, or at or below `last_seq` where `e` is the last.
 #[must_use]
 pub fn leads_through(epochs: &[EpochStart], last_seq: SeqNo, segment: &LogTail) -> bool {
     let own =
         epochs.iter().position(|e| e.epoch == segment.id.epoch && e.incarnation == segment.id.incarnation);
     let Some(at) = own else { return false };
     let end = epochs.get(at + 1).map_or(last_seq, EpochStart::cut_seq);
-    segment.last_seq <= end
+    segment.id.first_seq > epochs[at].cut_seq() && segment.last_seq <= end
+}
+
+/// Whether `epoch` is older than everything the list remembers.
+fn forgotten(epochs: &[EpochStart], epoch: Epoch) -> bool {
+    epochs.first().is_some_and(|first| epoch < first.epoch && first.cut.is_some())
 }
 
 /// Judges a log commit by a freshly read manifest and the highest epoch object in the bucket.
@@ -58,8 +72,14 @@ pub fn log_commit(read: &Manifest, highest: Option<&EpochObject>, segment: &LogT
     if leads_through(&read.epochs, read.last_seq, segment) {
         return Judgement::Committed;
     }
+    if forgotten(&read.epochs, segment.id.epoch) {
+        return Judgement::Unknown;
+    }
     match highest {
         Some(o) if o.epoch > segment.id.epoch && o.lineage == read.lineage => {
+            if forgotten(&o.epochs, segment.id.epoch) {
+                return Judgement::Unknown;
+            }
             let cut_seq = o.cut.map(|c| c.last_seq).unwrap_or_default();
             if leads_through(&o.epochs, cut_seq, segment) {
                 Judgement::Committed
@@ -72,7 +92,8 @@ pub fn log_commit(read: &Manifest, highest: Option<&EpochObject>, segment: &LogT
 }
 
 /// Judges any other edit by its commit id: `version` is the version it would have made. Decided only once the
-/// manifest has reached that version and still remembers who made it.
+/// manifest has reached that version and still remembers who made it. A version within what is remembered that
+/// nobody made was used up by a void edit.
 #[must_use]
 pub fn by_commit_id(read: &Manifest, version: Version, commit: CommitId) -> Judgement {
     if read.version < version {
@@ -81,6 +102,7 @@ pub fn by_commit_id(read: &Manifest, version: Version, commit: CommitId) -> Judg
     match read.recent.iter().find(|(v, _)| *v == version) {
         Some((_, c)) if *c == commit => Judgement::Committed,
         Some(_) => Judgement::NotCommitted,
+        None if read.recent.first().is_some_and(|(oldest, _)| *oldest < version) => Judgement::NotCommitted,
         None => Judgement::Unknown,
     }
 }
@@ -100,7 +122,13 @@ pub enum PositionState {
 #[must_use]
 pub fn position(read: &Manifest, position: Position) -> PositionState {
     let Some(at) = read.epochs.iter().position(|e| e.epoch == position.epoch) else {
-        return if position.epoch > read.epoch { PositionState::Ahead } else { PositionState::Lost };
+        // Of a forgotten epoch, what lies below everything that is remembered is taken to be there.
+        let old = forgotten(&read.epochs, position.epoch);
+        return match read.epochs.first() {
+            _ if position.epoch > read.epoch => PositionState::Ahead,
+            Some(first) if old && position.seq <= first.cut_seq() => PositionState::Here,
+            _ => PositionState::Lost,
+        };
     };
     match read.epochs.get(at + 1) {
         Some(next) if position.seq > next.cut_seq() => PositionState::Lost,

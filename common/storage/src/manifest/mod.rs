@@ -10,9 +10,11 @@
 //! is a value; [`Manifest::apply`] is the one transition and [`check`] judges the whole result before anybody
 //! installs it.
 
+mod apply;
 pub mod check;
 pub mod checkpoint;
 pub mod edit;
+mod entry;
 pub mod judge;
 pub mod state;
 pub mod text;

@@ -15,18 +15,16 @@
 //! there is refused.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use crate::ids::{
-    CommitId, DatabaseId, Epoch, Incarnation, JobId, Lineage, RunId, SeqNo, Timestamp, Version,
-};
-use crate::names::{LogId, LogKind, ObjectPath};
+use crate::ids::{CommitId, DatabaseId, Epoch, Incarnation, JobId, Lineage, SeqNo, Timestamp, Version};
+use crate::names::ObjectPath;
 use crate::row::BlobId;
+
+pub use super::entry::{Key, LogEntry, LogTail, Run, TableEntry};
 
 /// Version of the manifest's own format.
 pub const FORMAT: u32 = 1;
@@ -34,235 +32,22 @@ pub const FORMAT: u32 = 1;
 /// How many recent commit ids a manifest remembers, so that an unknown commit can be judged later.
 pub const RECENT_COMMITS: usize = 256;
 
+/// How many epochs a manifest remembers. A segment of a forgotten one can no longer be judged: its writer would have to
+/// have slept through this many takeovers.
+pub const MAX_EPOCHS: usize = 1024;
+
 /// Features this build understands beyond format 1.
 pub const KNOWN_FEATURES: &[&str] = &["blobs", "snapshots", "fifo", "time_window"];
 
-/// A key inside the manifest. In JSON: the text itself where the bytes are UTF-8 and do not start with `0x`;
-/// otherwise `0x` and hexadecimal digits.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Key(pub Bytes);
-
-impl Key {
-    /// The bytes.
-    #[must_use]
-    pub fn as_slice(&self) -> &[u8] {
-        &self.0
-    }
-
-    /// The JSON and text form.
-    #[must_use]
-    pub fn to_text(&self) -> String {
-        match std::str::from_utf8(&self.0) {
-            Ok(text) if !text.starts_with("0x") => text.to_owned(),
-            _ => {
-                let mut out = String::with_capacity(2 + 2 * self.0.len());
-                out.push_str("0x");
-                for b in &self.0 {
-                    out.push(char::from(b"0123456789abcdef"[usize::from(b >> 4)]));
-                    out.push(char::from(b"0123456789abcdef"[usize::from(b & 15)]));
-                }
-                out
-            }
-        }
-    }
-
-    /// Reads the JSON and text form back.
-    ///
-    /// # Errors
-    /// A text saying why it is not one.
-    pub fn from_text(text: &str) -> Result<Self, String> {
-        let Some(hex) = text.strip_prefix("0x") else {
-            return Ok(Self(Bytes::copy_from_slice(text.as_bytes())));
-        };
-        let digit = |b: u8| char::from(b).to_digit(16).map(|d| d as u8);
-        let bytes = hex.as_bytes();
-        if bytes.len() % 2 != 0 {
-            return Err(format!("key {text:?} has an odd number of hexadecimal digits"));
-        }
-        let pairs = bytes.chunks_exact(2).map(|p| Some((digit(p[0])? << 4) | digit(p[1])?));
-        let decoded: Option<Vec<u8>> = pairs.collect();
-        decoded
-            .map(|k| Self(k.into()))
-            .ok_or_else(|| format!("key {text:?} has a digit that is not hexadecimal"))
-    }
-}
-
-impl fmt::Debug for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.to_text(), f)
-    }
-}
-
-impl Serialize for Key {
-    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.serialize_str(&self.to_text())
-    }
-}
-
-impl<'de> Deserialize<'de> for Key {
-    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(d)?;
-        Self::from_text(&text).map_err(serde::de::Error::custom)
-    }
-}
-
-fn is_false(b: &bool) -> bool {
+pub(super) fn is_false(b: &bool) -> bool {
     !*b
 }
 
-/// One log object the manifest names.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LogEntry {
-    /// Segment or chunk.
-    pub kind: LogKind,
-    /// Who wrote it and where it starts.
-    #[serde(flatten)]
-    pub id: LogId,
-    /// Last sequence number inside.
-    pub last_seq: SeqNo,
-    /// Length of the object in bytes.
-    pub len: u64,
-    /// The index and footer are the object's bytes from here to its end.
-    pub index_offset: u64,
-    /// CRC32C of the whole object.
-    pub crc: u32,
-    /// Write time of the first mutation.
-    pub first_time: Timestamp,
-    /// Write time of the last mutation.
-    pub last_time: Timestamp,
-    /// Bytes of the records before compression: what they take in memory.
-    pub raw_bytes: u64,
-    /// Whether a memtable generation starts with this segment.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub starts_generation: bool,
-    /// Blob files the records point at.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub blobs: Vec<BlobId>,
-    /// Fields of a newer version.
-    #[serde(flatten)]
-    pub extra: BTreeMap<String, Json>,
+fn none_inside<K, V>(map: &BTreeMap<K, V>) -> bool {
+    map.is_empty()
 }
 
-impl LogEntry {
-    /// The object's path.
-    #[must_use]
-    pub fn path(&self) -> ObjectPath {
-        self.id.path(self.kind)
-    }
-
-    /// Number of mutations inside.
-    #[must_use]
-    pub fn count(&self) -> u64 {
-        self.last_seq.0 + 1 - self.id.first_seq.0
-    }
-}
-
-/// The newest segment of the log: what the next one names as its predecessor. Kept apart from the list of log
-/// objects, where a flush may have replaced the segment by a chunk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct LogTail {
-    /// The segment.
-    #[serde(flatten)]
-    pub id: LogId,
-    /// Its last sequence number.
-    pub last_seq: SeqNo,
-}
-
-/// One table the manifest names.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TableEntry {
-    /// `<owner>-<n>`: the object is [`crate::names::table`] of it.
-    pub name: String,
-    /// Length of the object in bytes.
-    pub len: u64,
-    /// Filter, index, properties and footer are the object's bytes from here to its end.
-    pub meta_offset: u64,
-    /// CRC32C of the object's bytes from `meta_offset` to its end (data blocks carry their own).
-    pub crc: u32,
-    /// Smallest key inside.
-    pub smallest: Key,
-    /// Largest key inside (inclusive).
-    pub largest: Key,
-    /// Smallest sequence number inside.
-    pub min_seq: SeqNo,
-    /// Largest sequence number inside.
-    pub max_seq: SeqNo,
-    /// Oldest write time inside.
-    pub min_time: Timestamp,
-    /// Newest write time inside: the table's age for retention; survives rewriting.
-    pub max_time: Timestamp,
-    /// Number of rows, deletes included.
-    pub rows: u64,
-    /// Number of deletes.
-    #[serde(default)]
-    pub deletes: u64,
-    /// Earliest expiry of any row, if a row has one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub min_expires: Option<Timestamp>,
-    /// Bytes of keys and values before compression.
-    pub raw_bytes: u64,
-    /// Blob files the rows point at.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub blobs: Vec<BlobId>,
-    /// Fields of a newer version.
-    #[serde(flatten)]
-    pub extra: BTreeMap<String, Json>,
-}
-
-impl TableEntry {
-    /// The object's path.
-    #[must_use]
-    pub fn path(&self) -> ObjectPath {
-        crate::names::table(&self.name)
-    }
-
-    /// Whether `key` lies within the table's bounds.
-    #[must_use]
-    pub fn covers(&self, key: &[u8]) -> bool {
-        self.smallest.as_slice() <= key && key <= self.largest.as_slice()
-    }
-}
-
-/// A sorted run: tables that ascend by key and do not overlap.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Run {
-    /// Identity, never used twice: the version of the edit that made the run.
-    pub id: RunId,
-    /// Whether a flush made it and no merge has touched it.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub l0: bool,
-    /// At least one.
-    pub tables: Vec<Arc<TableEntry>>,
-}
-
-impl Run {
-    /// Smallest sequence number inside.
-    #[must_use]
-    pub fn min_seq(&self) -> SeqNo {
-        self.tables.iter().map(|t| t.min_seq).min().unwrap_or_default()
-    }
-
-    /// Largest sequence number inside.
-    #[must_use]
-    pub fn max_seq(&self) -> SeqNo {
-        self.tables.iter().map(|t| t.max_seq).max().unwrap_or_default()
-    }
-
-    /// Stored bytes.
-    #[must_use]
-    pub fn len_bytes(&self) -> u64 {
-        self.tables.iter().map(|t| t.len).sum()
-    }
-
-    /// The one table that may hold `key`, found by binary search.
-    #[must_use]
-    pub fn table_for(&self, key: &[u8]) -> Option<&Arc<TableEntry>> {
-        let at = self.tables.partition_point(|t| t.largest.as_slice() < key);
-        self.tables.get(at).filter(|t| t.covers(key))
-    }
-}
-
-/// Which of DESIGN section 9's modes keeps the tree in shape; a property of the database.
+/// What keeps the tree in shape; a property of the database, so that every role agrees on it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "mode")]
 pub enum CompactionMode {
@@ -282,7 +67,7 @@ pub enum CompactionMode {
         segment_us: i64,
         /// Microseconds a window lives at least.
         retention_us: i64,
-        /// As in DESIGN section 9.
+        /// A tenth of this, and at least one, is how many newest windows are kept in any case.
         retention_count: u64,
     },
 }
@@ -297,6 +82,9 @@ pub struct Snapshot {
     /// After this instant the compactor removes it by an edit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<Timestamp>,
+    /// Whether the log after `seq` is held too, so that a consumer can go on from this snapshot.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub holds_log: bool,
     /// Fields of a newer version.
     #[serde(flatten)]
     pub extra: BTreeMap<String, Json>,
@@ -407,7 +195,7 @@ pub struct Manifest {
     pub version: Version,
     /// The newest adopted writer epoch.
     pub epoch: Epoch,
-    /// Where epochs began, ascending; the last one is `epoch` (empty before the first claim).
+    /// Where epochs began, ascending, at most [`MAX_EPOCHS`]; the last one is `epoch` (empty before the first claim).
     pub epochs: Vec<EpochStart>,
     /// The newest committed sequence number.
     pub last_seq: SeqNo,
@@ -424,9 +212,9 @@ pub struct Manifest {
     pub tail: Option<LogTail>,
     /// Sorted runs, newest first.
     pub runs: Vec<Arc<Run>>,
-    /// Blob files in use, with their lengths.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub blobs: BTreeMap<BlobId, u64>,
+    /// Blob files in use, with their lengths. Shared between versions: most edits leave them alone.
+    #[serde(default, skip_serializing_if = "none_inside")]
+    pub blobs: Arc<BTreeMap<BlobId, u64>>,
     /// Snapshots by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub snapshots: BTreeMap<String, Snapshot>,
@@ -469,7 +257,7 @@ impl Manifest {
             log: Vec::new(),
             tail: None,
             runs: Vec::new(),
-            blobs: BTreeMap::new(),
+            blobs: Arc::default(),
             snapshots: BTreeMap::new(),
             history_floor: SeqNo::ZERO,
             compaction,
@@ -523,16 +311,6 @@ impl Manifest {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn keys_of_any_bytes_survive_their_text_form() {
-        for raw in [&b""[..], b"plain", b"0xabc", b"\xff\x00", "sn\u{f8}".as_bytes()] {
-            let key = Key(Bytes::copy_from_slice(raw));
-            assert_eq!(Key::from_text(&key.to_text()).unwrap(), key);
-        }
-        assert!(Key::from_text("0x1").is_err());
-        assert!(Key::from_text("0xzz").is_err());
-    }
 
     #[test]
     fn unknown_fields_are_kept() {
