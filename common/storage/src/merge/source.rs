@@ -12,6 +12,10 @@ use crate::sst::BlockCursor;
 
 /// What a source has at hand: a table's block, or rows in memory.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every feed is a block; a box each would be an allocation each"
+)]
 pub enum Feed {
     /// A block with its cursor on the first row to deliver (in the merge's direction). A cursor that is off is a
     /// block without rows: the merge asks for the next.
@@ -34,6 +38,7 @@ pub(super) struct Source {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly every head is a block, and it is read for every row")]
 enum Head {
     /// Used up: must be fed before anything else happens.
     Waiting,

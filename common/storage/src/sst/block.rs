@@ -9,13 +9,13 @@
 //! n u32 · rows u32                  all little-endian
 //! ```
 //!
-//! [`Block::decode`] walks every entry once: that each parses, that keys ascend and that the restart points are where
-//! they claim to be. From then on nothing can fail, and cursors and lookups need no error path.
+//! [`Block::decode`] proves once (see `check`) what lookups and cursors rely on; from then on nothing can fail.
 
 use std::cmp::Ordering;
 
 use bytes::Bytes;
 
+use super::check;
 use super::cursor::BlockCursor;
 use super::entry::{self, Base, Fields};
 use crate::format::{self, FormatError};
@@ -28,10 +28,7 @@ const WHAT: &str = "table block";
 pub(super) const HEAD_LEN: usize = 16;
 
 /// Bytes after the restart points.
-const COUNTS_LEN: usize = 8;
-
-/// Most entries from one restart point to the next: bounds the memory a reverse scan needs to rebuild their keys.
-pub(super) const RESTART_INTERVAL: usize = 16;
+pub(super) const COUNTS_LEN: usize = 8;
 
 /// A found value shorter than this part of its block is copied out, so that it does not pin the block.
 const SHARE_FROM_PART: usize = 4;
@@ -99,7 +96,7 @@ impl Block {
     pub(super) fn from_raw(raw: Bytes) -> Result<Self, FormatError> {
         let block =
             Self::frame(raw).ok_or_else(|| FormatError::damaged(WHAT, "its counts do not fit its length"))?;
-        block.validate().map_err(|why| FormatError::damaged(WHAT, why))?;
+        check::check(&block).map_err(|why| FormatError::damaged(WHAT, why))?;
         Ok(block)
     }
 
@@ -114,46 +111,6 @@ impl Block {
         let rows = u32_at(&raw, counts + 4)? as usize;
         let entries_end = counts.checked_sub(restarts.checked_mul(4)?)?;
         (entries_end > HEAD_LEN && restarts > 0).then_some(Self { raw, entries_end, restarts, rows, base })
-    }
-
-    fn validate(&self) -> Result<(), String> {
-        let mut key: Vec<u8> = Vec::new();
-        let mut last_seq = SeqNo::ZERO;
-        let (mut at, mut rows, mut restart, mut since_restart) = (HEAD_LEN, 0usize, 0, RESTART_INTERVAL);
-        while at < self.entries_end {
-            let bad = |why: &str| format!("row {rows} at byte {at}: {why}");
-            let part = entry::key_at(self.entries(), at).ok_or_else(|| bad("its key is cut short"))?;
-            let fields =
-                entry::fields_of(self.entries(), &part, self.base).ok_or_else(|| bad("is cut short"))?;
-            if !part.is_well_formed() || part.shared > key.len() {
-                return Err(bad("malformed"));
-            }
-            if self.restart(restart) == Some(at) {
-                (restart, since_restart) = (restart + 1, 0);
-                if part.shared != 0 {
-                    return Err(bad("a restart point that needs the key before it"));
-                }
-            }
-            since_restart += 1;
-            if since_restart > RESTART_INTERVAL {
-                return Err(bad("too far from a restart point"));
-            }
-            let ascends = match part.suffix.cmp(&key[part.shared..]) {
-                Ordering::Greater => true,
-                Ordering::Equal => fields.seq < last_seq,
-                Ordering::Less => false,
-            };
-            if rows > 0 && !ascends {
-                return Err(bad("rows do not ascend"));
-            }
-            key.truncate(part.shared);
-            key.extend_from_slice(part.suffix);
-            (last_seq, at, rows) = (fields.seq, fields.next, rows + 1);
-        }
-        let complete = at == self.entries_end && restart == self.restarts && rows == self.rows;
-        complete
-            .then_some(())
-            .ok_or_else(|| format!("{rows} rows and {restart} restart points do not add up"))
     }
 
     /// The newest row of `key` with a number at or below `max_seq`.
@@ -295,61 +252,4 @@ pub(super) fn common_prefix(a: &[u8], b: &[u8]) -> usize {
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
-}
-
-/// Encodes the rows of one block; the table's builder decides where a block ends.
-#[derive(Debug)]
-pub(super) struct BlockEncoder {
-    out: Vec<u8>,
-    restarts: Vec<u32>,
-    rows: usize,
-    base: Base,
-}
-
-impl BlockEncoder {
-    pub(super) fn new(capacity: usize) -> Self {
-        Self { out: Vec::with_capacity(capacity), restarts: Vec::new(), rows: 0, base: Base::default() }
-    }
-
-    /// Appends a row whose key shares `shared` bytes with the key of the row before it in this block.
-    pub(super) fn push(&mut self, row: &RowRef<'_>, shared: usize) {
-        if self.rows == 0 {
-            self.base = Base { seq: row.seq.0, time: row.time.0 };
-            self.out.extend_from_slice(&row.seq.0.to_le_bytes());
-            self.out.extend_from_slice(&row.time.0.to_le_bytes());
-        }
-        let restarts_here = self.rows.is_multiple_of(RESTART_INTERVAL);
-        if restarts_here {
-            self.restarts.push(self.out.len() as u32);
-        }
-        entry::encode(&mut self.out, if restarts_here { 0 } else { shared }, row, self.base);
-        self.rows += 1;
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.rows == 0
-    }
-
-    /// Bytes so far.
-    pub(super) fn len(&self) -> usize {
-        self.out.len() + 4 * self.restarts.len() + COUNTS_LEN
-    }
-
-    /// The block's bytes; the encoder is empty again, and wants a buffer to go on.
-    pub(super) fn take(&mut self) -> Vec<u8> {
-        for restart in &self.restarts {
-            self.out.extend_from_slice(&restart.to_le_bytes());
-        }
-        self.out.extend_from_slice(&(self.restarts.len() as u32).to_le_bytes());
-        self.out.extend_from_slice(&(self.rows as u32).to_le_bytes());
-        self.restarts.clear();
-        self.rows = 0;
-        std::mem::take(&mut self.out)
-    }
-
-    /// The buffer for the next block; what it holds is dropped.
-    pub(super) fn give(&mut self, mut buffer: Vec<u8>) {
-        buffer.clear();
-        self.out = buffer;
-    }
 }

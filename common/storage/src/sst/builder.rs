@@ -8,7 +8,8 @@
 use bytes::Bytes;
 
 use super::TableOptions;
-use super::block::{BlockEncoder, common_prefix};
+use super::block::common_prefix;
+use super::block_encoder::BlockEncoder;
 use super::entry;
 use super::filter::{self, Filter};
 use super::index::{self, Index};

@@ -62,8 +62,10 @@ impl TableMeta {
         let index =
             Index::decode(Reader::new(index::WHAT, needed(&sections, INDEX, index::WHAT)?), meta_offset)?;
         let properties = read_properties(needed(&sections, PROPERTIES, "table properties")?)?;
-        if properties.largest.as_slice() != index.separator(index.len() - 1) {
-            return Err(FormatError::damaged(WHAT, "index and properties name different largest keys"));
+        if properties.largest.as_slice() != index.separator(index.len() - 1)
+            || (properties.blocks, properties.stored_bytes) != (index.len() as u64, meta_offset)
+        {
+            return Err(FormatError::damaged(WHAT, "index and properties contradict each other"));
         }
         let filter = sections.get(FILTER).and_then(|s| checked(FILTER, s)).and_then(Filter::decode);
         Ok(Self { filter, index, properties })

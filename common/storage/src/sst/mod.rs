@@ -18,7 +18,8 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `entry` | one row in a block, byte by byte |
-//! | `block` | [`Block`]: restart points, lookup, validation |
+//! | `block`, `block_encoder` | [`Block`]: restart points, lookup |
+//! | `check` | what is proved of a block before it is used |
 //! | `cursor` | [`BlockCursor`]: both ways through a block |
 //! | `filter` | the key filter |
 //! | `index` | separators and lengths of the blocks |
@@ -29,7 +30,9 @@
 //! All of it is pure: bytes in, bytes out.
 
 mod block;
+mod block_encoder;
 mod builder;
+mod check;
 mod cursor;
 mod entry;
 mod filter;

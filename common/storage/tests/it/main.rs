@@ -1,8 +1,14 @@
 //! Integration tests of `isle-storage`: one binary, a module per part.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "helpers of tests are tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "helpers of tests are tests"
+)]
 
+mod golden_tables;
+mod hostile_tables;
 mod log;
 mod merges;
 mod object;

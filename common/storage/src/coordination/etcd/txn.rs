@@ -76,7 +76,11 @@ impl EtcdCoordination {
             Judged::Committed => {
                 self.seen.note(&proposal.head);
                 let revision = found.committed_at.unwrap_or(answer.revision);
-                CommitOutcome::Committed(HeadState { head: proposal.head.clone(), raw: prepared.raw, revision })
+                CommitOutcome::Committed(HeadState {
+                    head: proposal.head.clone(),
+                    raw: prepared.raw,
+                    revision,
+                })
             }
             Judged::Moved => CommitOutcome::Moved,
             Judged::Fenced(why) => CommitOutcome::Fenced(why),
