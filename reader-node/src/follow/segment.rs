@@ -1,0 +1,105 @@
+//! Fetching one log segment: one GET, verified, decoded, tried again until it is there or no longer needed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use isle_storage::coordination::identity::Identity;
+use isle_storage::ids::SeqNo;
+use isle_storage::log::{self, RawBlock};
+use isle_storage::manifest::LogEntry;
+use isle_storage::object::Bucket;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::shared::{Shared, Trouble};
+
+/// Pauses between attempts; the store's own retries come before each of them.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Segments above this are decoded off the task that follows.
+const DECODE_INLINE: usize = 64 << 10;
+
+/// What became of a piece of the log.
+#[derive(Debug)]
+pub(super) enum Fetched {
+    Segment {
+        entry: Arc<LogEntry>,
+        blocks: Vec<RawBlock>,
+    },
+    /// Not needed any more: everything up to here is in tables. `bytes` were accounted for it.
+    Skipped {
+        upto: SeqNo,
+        bytes: u64,
+    },
+}
+
+/// Fetches the segment, or finds that a flush (`floor`) has overtaken it.
+pub(super) async fn fetch(
+    bucket: Arc<dyn Bucket>,
+    identity: Arc<Identity>,
+    entry: Arc<LogEntry>,
+    mut floor: watch::Receiver<SeqNo>,
+    shared: Arc<Shared>,
+) -> Fetched {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        if *floor.borrow_and_update() >= entry.last_seq {
+            return Fetched::Skipped { upto: entry.last_seq, bytes: entry.raw_bytes };
+        }
+        match attempt(&bucket, &identity, &entry).await {
+            Ok(blocks) => return Fetched::Segment { entry, blocks },
+            Err(why) => {
+                tracing::warn!(segment = %entry.path(), error = %why, "a log segment cannot be applied");
+                let why = format!("the view cannot move past {}: {why}", entry.id.first_seq);
+                shared.set_trouble(Trouble::Segments, Some(why));
+            }
+        }
+        wait(&mut floor, entry.last_seq, pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Waits for `pause`, or until a flush has overtaken `seq`.
+async fn wait(floor: &mut watch::Receiver<SeqNo>, seq: SeqNo, pause: Duration) {
+    let until = Instant::now() + pause;
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep_until(until) => return,
+            changed = floor.changed() => {
+                if changed.is_err() || *floor.borrow() >= seq {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+async fn attempt(
+    bucket: &Arc<dyn Bucket>,
+    identity: &Arc<Identity>,
+    entry: &Arc<LogEntry>,
+) -> Result<Vec<RawBlock>, String> {
+    let bytes = bucket.get(&entry.path()).await.map_err(|e| e.to_string())?;
+    if bytes.len() <= DECODE_INLINE {
+        return decode(&bytes, entry, identity);
+    }
+    let (identity, entry) = (Arc::clone(identity), Arc::clone(entry));
+    let decoding = tokio::task::spawn_blocking(move || decode(&bytes, &entry, &identity));
+    decoding.await.map_err(|e| format!("decoding was cut off: {e}"))?
+}
+
+/// The blocks of the object that `entry` describes; any difference is damage.
+fn decode(bytes: &Bytes, entry: &LogEntry, identity: &Identity) -> Result<Vec<RawBlock>, String> {
+    let damaged = |why: &str| format!("{} is damaged: {why}", entry.path());
+    if bytes.len() as u64 != entry.len || crc32c::crc32c(bytes) != entry.crc {
+        return Err(damaged("its length or checksum is not what the manifest says"));
+    }
+    let object = log::decode(bytes).map_err(|e| damaged(&e.to_string()))?;
+    let header = &object.header;
+    if header.id() != entry.id || header.last_seq != entry.last_seq || header.database != identity.database {
+        return Err(damaged("it holds another segment than the manifest says"));
+    }
+    Ok(object.blocks)
+}

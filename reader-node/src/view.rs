@@ -1,0 +1,83 @@
+//! Views: what a read sees, and how one is chosen for it.
+
+use std::sync::Arc;
+
+use isle_storage::ids::{Lineage, SeqNo, Timestamp, Version};
+use isle_storage::manifest::Manifest;
+use isle_storage::manifest::judge::{self, PositionState};
+use tokio::time::Instant;
+
+use crate::error::ReadError;
+use crate::memory::Generation;
+use crate::options::MinSeq;
+use crate::tables::RunTables;
+
+/// One manifest version with the in-memory rows of the log beyond its flushed number. Immutable; right for ever, or
+/// failing once an object it names is deleted, never wrong.
+#[derive(Debug)]
+pub(crate) struct View {
+    pub(crate) manifest: Arc<Manifest>,
+    /// Newest first.
+    pub(crate) generations: Vec<Arc<Generation>>,
+    /// Newest first.
+    pub(crate) runs: Arc<[Arc<RunTables>]>,
+    /// An instant before its head was read.
+    pub(crate) as_of: Instant,
+}
+
+impl View {
+    pub(crate) fn version(&self) -> Version {
+        self.manifest.version
+    }
+
+    pub(crate) fn lineage(&self) -> Lineage {
+        self.manifest.lineage
+    }
+
+    /// The newest sequence number inside.
+    pub(crate) fn seq(&self) -> SeqNo {
+        self.manifest.last_seq
+    }
+
+    /// Whether the view holds `wanted`.
+    ///
+    /// # Errors
+    /// [`ReadError::WriteLost`] where it never will.
+    pub(crate) fn reaches(&self, wanted: MinSeq) -> Result<bool, ReadError> {
+        match wanted {
+            MinSeq::Seq(seq) => Ok(self.seq() >= seq),
+            MinSeq::Position(position) => match judge::position(&self.manifest, position) {
+                PositionState::Here => Ok(true),
+                PositionState::Ahead => Ok(false),
+                PositionState::Lost => Err(ReadError::WriteLost { position }),
+            },
+        }
+    }
+}
+
+/// What one read sees: a view, up to a sequence number, judged at one instant.
+#[derive(Debug, Clone)]
+pub(crate) struct ReadPoint {
+    pub(crate) view: Arc<View>,
+    pub(crate) max_seq: SeqNo,
+    pub(crate) now: Timestamp,
+}
+
+impl ReadPoint {
+    /// Everything in `view`, judged at `now`.
+    pub(crate) fn newest(view: Arc<View>, now: Timestamp) -> Self {
+        let max_seq = view.seq();
+        Self { view, max_seq, now }
+    }
+
+    /// What the snapshot `name` holds, judged at the instant it was taken, so that it reads the same for ever.
+    ///
+    /// # Errors
+    /// [`ReadError::UnknownSnapshot`].
+    pub(crate) fn snapshot(view: Arc<View>, name: &str) -> Result<Self, ReadError> {
+        let snapshot =
+            view.manifest.snapshots.get(name).ok_or_else(|| ReadError::UnknownSnapshot(name.to_owned()))?;
+        let (max_seq, now) = (snapshot.seq, snapshot.created);
+        Ok(Self { view, max_seq, now })
+    }
+}

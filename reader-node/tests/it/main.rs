@@ -1,0 +1,10 @@
+//! The reader against a real bucket, real formats and real coordination, all in memory: behaviour, budgets, damage.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are tests")]
+
+mod budget;
+mod damage;
+mod fixture;
+mod following;
+mod model;
+mod paging;
