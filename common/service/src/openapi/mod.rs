@@ -150,13 +150,15 @@ mod tests {
 
     #[test]
     fn the_copy_in_the_tree_is_the_document() {
-        let shown = serde_json::to_string_pretty(&document()).unwrap() + "\n";
         if std::env::var_os("ISLE_WRITE_OPENAPI").is_some() {
+            let shown = serde_json::to_string_pretty(&document()).unwrap() + "\n";
             std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/openapi.json"), &shown).unwrap();
             return;
         }
+        // Compared as values: the order of members depends on which features a build happens to unify.
+        let copy: Value = serde_json::from_str(COPY).unwrap();
         assert!(
-            COPY == shown,
+            copy == document(),
             "the contract has changed; ISLE_WRITE_OPENAPI=1 cargo test writes the copy anew"
         );
     }
