@@ -1,0 +1,267 @@
+//! The sequencer: under one short lock a mutation gets its number and its time, and is copied once, into the open
+//! batch. No allocation of its own, no sorting, no I/O.
+//!
+//! Only the leader has one. Numbers are given at acceptance and never taken back: not by a caller that goes away, not
+//! by back-pressure, not by a failed upload.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use isle_storage::ids::{Epoch, SeqNo, Timestamp};
+use isle_storage::log::{Batch, Push, SealedBatch};
+use tokio::time::Instant;
+
+use super::{Accepted, Ack, Completion, Event, Mutation, Numbers, charge};
+
+/// When a batch is full.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SealRules {
+    pub(crate) bytes: u64,
+    pub(crate) records: u64,
+    pub(crate) block_bytes: usize,
+}
+
+/// Gives numbers to mutations for one epoch.
+#[derive(Debug)]
+pub(crate) struct Sequencer {
+    epoch: Epoch,
+    rules: SealRules,
+    next: SeqNo,
+    last_time: Timestamp,
+    open: Open,
+    sealed: VecDeque<Sealed>,
+    /// The newest batch that was sealed, for those who wait for everything accepted.
+    newest: Option<Arc<Completion>>,
+    key: Vec<u8>,
+}
+
+/// The batch that is being filled.
+#[derive(Debug)]
+struct Open {
+    batch: Batch,
+    first: SeqNo,
+    charge: u64,
+    /// When its first record came.
+    since: Option<Instant>,
+    /// Whether anybody waits for its commit.
+    awaited: bool,
+    completion: Arc<Completion>,
+}
+
+/// A closed batch on its way to the pipeline.
+#[derive(Debug)]
+pub(crate) struct Sealed {
+    pub(crate) batch: SealedBatch,
+    /// Bytes of admission it holds.
+    pub(crate) charge: u64,
+    /// When its first record came.
+    pub(crate) since: Instant,
+    /// When it was closed.
+    pub(crate) sealed: Instant,
+    pub(crate) completion: Arc<Completion>,
+}
+
+/// What the pipeline needs to know to decide about the open batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct OpenState {
+    pub(crate) since: Instant,
+    pub(crate) awaited: bool,
+}
+
+/// What came of one call: its numbers, and whether the pipeline must look.
+#[derive(Debug)]
+pub(crate) struct Taken<T> {
+    pub(crate) answer: T,
+    pub(crate) wake: bool,
+}
+
+impl Open {
+    fn new(first: SeqNo, rules: &SealRules) -> Self {
+        Self {
+            batch: Batch::new(first, rules.block_bytes),
+            first,
+            charge: 0,
+            since: None,
+            awaited: false,
+            completion: Arc::default(),
+        }
+    }
+}
+
+impl Sequencer {
+    /// Continues after `last` for `epoch`; no time stamp will be before `last_time`.
+    pub(crate) fn new(epoch: Epoch, last: SeqNo, last_time: Timestamp, rules: SealRules) -> Self {
+        let next = last.next();
+        let open = Open::new(next, &rules);
+        Self { epoch, rules, next, last_time, open, sealed: VecDeque::new(), newest: None, key: Vec::new() }
+    }
+
+    /// One mutation that nobody will wait for.
+    pub(crate) fn one(&mut self, m: &Mutation<'_>, now: Timestamp) -> Taken<Numbers> {
+        let time = self.stamp(now);
+        let first = self.open.since.is_none();
+        let seq = self.push(m, time);
+        let wake = self.seal_if_full() || first;
+        Taken { answer: Numbers { epoch: self.epoch, first_seq: seq, last_seq: seq }, wake }
+    }
+
+    /// Several mutations in a row; with `atomic` all of them in one batch (they fit one: the caller has checked).
+    pub(crate) fn many(&mut self, ms: &[Mutation<'_>], now: Timestamp, atomic: bool, ack: Ack) -> Taken<Accepted> {
+        let total: usize = ms.iter().map(Mutation::charge).sum();
+        self.run(ms.len(), total, now, atomic, ack, |s, i, time| s.push(&ms[i], time))
+    }
+
+    /// Several events of one stream, in one batch. Their keys hold their numbers, so they are made here.
+    pub(crate) fn events(&mut self, stream: &[u8], events: &[Event<'_>], now: Timestamp, ack: Ack) -> Taken<Accepted> {
+        let key_len = stream.len() + super::EVENT_SUFFIX;
+        let total: usize = events.iter().map(|e| charge(key_len, e.value.len())).sum();
+        self.run(events.len(), total, now, true, ack, |s, i, time| s.push_event(stream, &events[i], time))
+    }
+
+    fn run(
+        &mut self,
+        count: usize,
+        total: usize,
+        now: Timestamp,
+        atomic: bool,
+        ack: Ack,
+        mut push: impl FnMut(&mut Self, usize, Timestamp) -> SeqNo,
+    ) -> Taken<Accepted> {
+        let time = self.stamp(now);
+        let mut wake = false;
+        if atomic && self.open.since.is_some() && self.open.charge + total as u64 > self.rules.bytes {
+            self.seal();
+            wake = true;
+        }
+        let first_seq = self.next;
+        let mut pieces = Vec::new();
+        let mut in_batch = 0;
+        for i in 0..count {
+            wake |= self.open.since.is_none();
+            let seq = push(self, i, time);
+            in_batch += 1;
+            if (!atomic || i + 1 == count) && self.is_full() {
+                self.note(ack, seq, &mut pieces);
+                self.seal();
+                (wake, in_batch) = (true, 0);
+            }
+        }
+        let last_seq = SeqNo(self.next.0 - 1);
+        if in_batch > 0 {
+            wake |= self.note(ack, last_seq, &mut pieces);
+        }
+        let numbers = Numbers { epoch: self.epoch, first_seq, last_seq };
+        Taken { answer: Accepted::new(numbers, pieces), wake }
+    }
+
+    /// Notes that the caller waits for the open batch. True where it is the first to do so.
+    fn note(&mut self, ack: Ack, seq: SeqNo, pieces: &mut Vec<(SeqNo, Arc<Completion>)>) -> bool {
+        if ack == Ack::Memory {
+            return false;
+        }
+        pieces.push((seq, Arc::clone(&self.open.completion)));
+        !std::mem::replace(&mut self.open.awaited, true)
+    }
+
+    /// Time never goes back, whatever the clock does.
+    fn stamp(&mut self, now: Timestamp) -> Timestamp {
+        self.last_time = self.last_time.max(now);
+        self.last_time
+    }
+
+    fn push(&mut self, m: &Mutation<'_>, time: Timestamp) -> SeqNo {
+        match m {
+            Mutation::Put { key, value, ttl } => {
+                self.record(key, time, ttl.map(|d| time.plus(d)), Push::Put(value), m.charge())
+            }
+            Mutation::Delete { key } => self.record(key, time, None, Push::Delete, m.charge()),
+        }
+    }
+
+    fn push_event(&mut self, stream: &[u8], event: &Event<'_>, time: Timestamp) -> SeqNo {
+        let mut key = std::mem::take(&mut self.key);
+        event_key_into(&mut key, stream, self.next);
+        let charge = charge(key.len(), event.value.len());
+        let seq = self.record(&key, time, event.ttl.map(|d| time.plus(d)), Push::Put(event.value), charge);
+        self.key = key;
+        seq
+    }
+
+    fn record(
+        &mut self,
+        key: &[u8],
+        time: Timestamp,
+        expires: Option<Timestamp>,
+        value: Push<'_>,
+        charge: usize,
+    ) -> SeqNo {
+        if self.open.since.is_none() {
+            self.open.since = Some(Instant::now());
+        }
+        let seq = self.open.batch.push(key, time, expires, value);
+        debug_assert_eq!(seq, self.next, "the batch counts as the sequencer does");
+        self.open.charge += charge as u64;
+        self.next = seq.next();
+        seq
+    }
+
+    fn is_full(&self) -> bool {
+        self.open.charge >= self.rules.bytes || self.next.0 - self.open.first.0 >= self.rules.records
+    }
+
+    fn seal_if_full(&mut self) -> bool {
+        let full = self.is_full();
+        if full {
+            self.seal();
+        }
+        full
+    }
+
+    /// Closes the open batch, if there is anything in it.
+    pub(crate) fn seal(&mut self) {
+        let fresh = Open::new(self.next, &self.rules);
+        let open = std::mem::replace(&mut self.open, fresh);
+        let (Some(since), Some(batch)) = (open.since, open.batch.seal()) else { return };
+        self.newest = Some(Arc::clone(&open.completion));
+        let sealed = Sealed { batch, charge: open.charge, since, sealed: Instant::now(), completion: open.completion };
+        self.sealed.push_back(sealed);
+    }
+
+    /// The open batch as it stands; `None` where it is empty.
+    pub(crate) fn open(&self) -> Option<OpenState> {
+        self.open.since.map(|since| OpenState { since, awaited: self.open.awaited })
+    }
+
+    /// Closed batches, in order, for the pipeline.
+    pub(crate) fn take_sealed(&mut self) -> VecDeque<Sealed> {
+        std::mem::take(&mut self.sealed)
+    }
+
+    /// Closes the open batch, and returns what ends last of everything accepted so far.
+    pub(crate) fn seal_all(&mut self) -> Option<Arc<Completion>> {
+        if self.open.since.is_some() {
+            self.seal();
+        }
+        self.newest.clone()
+    }
+
+    /// The newest number given.
+    pub(crate) fn accepted(&self) -> SeqNo {
+        SeqNo(self.next.0 - 1)
+    }
+
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+}
+
+/// The key of the event with this number: `stream`, a slash, 16 hexadecimal digits.
+pub(crate) fn event_key_into(key: &mut Vec<u8>, stream: &[u8], seq: SeqNo) {
+    key.clear();
+    key.extend_from_slice(stream);
+    key.push(b'/');
+    for shift in (0..16).rev() {
+        key.push(b"0123456789abcdef"[(seq.0 >> (shift * 4) & 15) as usize]);
+    }
+}

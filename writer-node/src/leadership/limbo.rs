@@ -1,0 +1,105 @@
+//! Limbo: segments whose leadership ended between their dispatch and their commit.
+//!
+//! Their objects may be in the bucket, or may still land there, and the next takeover may adopt them. The truth is
+//! in the path that the highest epoch object and the head describe: a segment is committed if the log leads through
+//! it, and certainly not once a later epoch's cut leaves it out. Until one of the two can be read, its callers wait;
+//! one that waits no longer is told `outcome_unknown`, never a failure.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use isle_storage::coordination::CoordinationError;
+use isle_storage::manifest::judge::{Judgement, log_commit};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tracing::{info, warn};
+
+use super::epochs;
+use crate::engine::Engine;
+use crate::intake::{Outcome, Refused};
+use crate::pipeline::InDoubt;
+use crate::standing::Trouble;
+
+/// Segments in doubt, bounded by what one leadership may have under way times the takeovers nobody could judge.
+#[derive(Debug, Default)]
+pub(crate) struct Limbo {
+    in_doubt: Mutex<Vec<InDoubt>>,
+    judging: AtomicBool,
+    changed: Notify,
+}
+
+impl Limbo {
+    pub(crate) fn put(&self, more: Vec<InDoubt>) {
+        self.in_doubt.lock().extend(more);
+    }
+
+    pub(crate) fn take(&self) -> Vec<InDoubt> {
+        std::mem::take(&mut self.in_doubt.lock())
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.in_doubt.lock().len()
+    }
+
+    /// Something has happened that may decide: look at once.
+    pub(crate) fn look_again(&self) {
+        self.changed.notify_one();
+    }
+}
+
+/// Judges until nothing is in doubt; one judge at a time.
+pub(crate) fn spawn_judge(engine: &Arc<Engine>) {
+    if engine.limbo.len() == 0 || engine.limbo.judging.swap(true, Ordering::AcqRel) {
+        return;
+    }
+    let engine = Arc::clone(engine);
+    tokio::spawn(async move {
+        tokio::select! {
+            () = judge_all(&engine) => {}
+            () = engine.stop.cancelled() => {}
+        }
+        engine.limbo.judging.store(false, Ordering::Release);
+    });
+}
+
+async fn judge_all(engine: &Engine) {
+    let mut backoff = engine.backoff();
+    while engine.limbo.len() > 0 {
+        match judge_once(engine).await {
+            Ok(()) => engine.troubles.clear(Trouble::Judge),
+            Err(e) => {
+                warn!(error = %e, "batches in doubt cannot be judged yet");
+                engine.troubles.set(Trouble::Judge, e.to_string());
+            }
+        }
+        if engine.limbo.len() == 0 {
+            break;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(backoff.pause()) => {}
+            () = engine.limbo.changed.notified() => {}
+        }
+    }
+    engine.troubles.clear(Trouble::Judge);
+}
+
+/// One look: the epoch object first, then the head, so that the head read is at least as new.
+async fn judge_once(engine: &Engine) -> Result<(), CoordinationError> {
+    let highest = epochs::highest(&engine.db).await?;
+    let loaded = engine.db.coordination.load().await?;
+    let mut all = engine.limbo.in_doubt.lock();
+    all.retain(|d| {
+        let judgement = log_commit(&loaded.manifest, highest.as_ref(), &d.tail);
+        info!(segment = %d.tail.id, last_seq = %d.tail.last_seq, ?judgement, "a batch in doubt is judged");
+        match judgement {
+            Judgement::Committed => d.completion.end(Outcome::Committed(loaded.manifest.version)),
+            Judgement::NotCommitted => {
+                let why = format!("epoch {} ended before it was committed", d.tail.id.epoch);
+                d.completion.end(Outcome::Refused(Refused::SteppedDown(why)));
+            }
+            Judgement::Unknown => return true,
+        }
+        false
+    });
+    Ok(())
+}

@@ -1,0 +1,64 @@
+//! One commit, pursued until its outcome is known.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use isle_storage::coordination::Proposal;
+use isle_storage::coordination::commit::{Resolved, commit};
+use tokio::time::Instant;
+use tracing::warn;
+
+use crate::engine::Engine;
+use crate::leadership::epochs;
+use crate::standing::Trouble;
+
+/// A commit whose outcome is known.
+#[derive(Debug)]
+pub(super) struct Committed {
+    pub(super) proposal: Proposal,
+    pub(super) resolved: Resolved,
+    /// When it was first sent: the head it made is at least this fresh.
+    pub(super) began: Instant,
+}
+
+/// Sends the proposal until it is known what became of it. Only identical copies are sent, of which at most one
+/// applies; so it never matters how many it takes.
+pub(super) async fn commit_until_known(engine: Arc<Engine>, proposal: Proposal) -> Committed {
+    let began = Instant::now();
+    let round = Duration::from_millis(engine.settings.commit_round_ms);
+    let mut backoff = engine.backoff();
+    let mut troubled = false;
+    loop {
+        let resolved = match commit(&engine.db, &proposal, Instant::now() + round).await {
+            Resolved::Unknown(why) => {
+                warn!(version = %proposal.edit.version, commit = %proposal.edit.commit, %why, "the outcome of a commit is unknown; asking again");
+                engine.troubles.set(Trouble::Commit, why);
+                troubled = true;
+                tokio::time::sleep(backoff.pause()).await;
+                continue;
+            }
+            known => known,
+        };
+        engine.troubles.clear(Trouble::Commit);
+        let resolved = if troubled { after_trouble(&engine, &proposal, resolved).await } else { resolved };
+        return Committed { proposal, resolved, began };
+    }
+}
+
+/// After coordination was away it may be an older copy of itself: an epoch above ours in the bucket tells, and then
+/// this writer must not go on, whatever coordination says. What was committed is judged by the bucket.
+async fn after_trouble(engine: &Engine, proposal: &Proposal, resolved: Resolved) -> Resolved {
+    let mut backoff = engine.backoff();
+    loop {
+        match epochs::highest_number(&engine.db).await {
+            Ok(Some(highest)) if highest > proposal.edit.epoch => {
+                return Resolved::Fenced(format!("epoch {highest} stands in the bucket, above {}", proposal.edit.epoch));
+            }
+            Ok(_) => return resolved,
+            Err(e) => {
+                engine.troubles.set(Trouble::Commit, e.to_string());
+                tokio::time::sleep(backoff.pause()).await;
+            }
+        }
+    }
+}

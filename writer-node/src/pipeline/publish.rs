@@ -1,0 +1,251 @@
+//! Publishing: what the next edit carries, and what its outcome means.
+
+use std::sync::Arc;
+
+use isle_storage::coordination::commit::{Resolved, propose};
+use isle_storage::coordination::{Loaded, Proposal};
+use isle_storage::ids::{CommitId, SeqNo};
+use isle_storage::manifest::{Author, Change, Edit, EditError};
+use tokio::task::{JoinError, JoinHandle};
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+use super::commit::{Committed, commit_until_known};
+use super::{End, Pipeline};
+use crate::generation::Flushed;
+use crate::intake::Outcome;
+use crate::standing::Trouble;
+
+/// What is under way at the head; one at a time.
+#[derive(Debug)]
+pub(super) struct Turn {
+    work: JoinHandle<TurnResult>,
+}
+
+/// A commit, or a fold.
+#[derive(Debug)]
+pub(super) enum TurnResult {
+    /// A commit whose outcome is known.
+    Commit(Committed),
+    /// A fold; `None` where somebody else moved the head.
+    Fold(Result<Option<isle_storage::coordination::HeadState>, isle_storage::coordination::CoordinationError>),
+}
+
+/// What the proposal under way carries.
+#[derive(Debug, Default)]
+pub(super) struct Publishing {
+    segments: usize,
+    flush: Option<SeqNo>,
+    fold_failed_at: Option<Instant>,
+}
+
+/// After a failed fold the next attempt waits this long; folding is never urgent.
+const FOLD_RETRY: std::time::Duration = std::time::Duration::from_secs(30);
+
+impl Turn {
+    /// The turn's end; never, where there is none.
+    pub(super) async fn ended(turn: &mut Option<Self>) -> Result<TurnResult, JoinError> {
+        match turn {
+            Some(turn) => {
+                let result = (&mut turn.work).await;
+                result
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    pub(super) fn abort(&self) {
+        self.work.abort();
+    }
+}
+
+impl Pipeline {
+    /// Starts the next commit or fold, if there is one and none is under way. Returns when to look again, where the
+    /// rate of commits is what it waits for.
+    pub(super) fn begin_turn(&mut self) -> Result<Option<Instant>, End> {
+        if self.turn.is_some() {
+            return Ok(None);
+        }
+        let flush = self.generations.publishable();
+        if !self.line.is_ready() && flush.is_none() {
+            self.begin_fold();
+            return Ok(None);
+        }
+        let now = Instant::now();
+        if let Some(at) = self.pace.next()
+            && at > now
+        {
+            return Ok(Some(at));
+        }
+        self.pace.count(now);
+        self.begin_commit(flush.as_deref())?;
+        Ok(None)
+    }
+
+    fn begin_commit(&mut self, flush: Option<&Flushed>) -> Result<(), End> {
+        let proposal = self.next_proposal(flush)?;
+        let commit = proposal.edit.commit;
+        let segments = proposal.edit.changes.iter().map(appended).sum();
+        self.publishing.segments = segments;
+        self.publishing.flush = flush.map(|f| f.last_seq);
+        self.line.propose(segments, commit);
+        debug!(
+            epoch = %self.term.epoch, version = %proposal.edit.version, %commit, segments,
+            last_seq = %proposal.head.last_seq, flushed_seq = ?self.publishing.flush, "commit begins"
+        );
+        let engine = Arc::clone(&self.engine);
+        let work = tokio::spawn(async move { TurnResult::Commit(commit_until_known(engine, proposal).await) });
+        self.turn = Some(Turn { work });
+        Ok(())
+    }
+
+    fn next_proposal(&self, flush: Option<&Flushed>) -> Result<Proposal, End> {
+        let segments = self.line.ready_front(self.engine.settings.segments_per_commit);
+        let mut changes = Vec::new();
+        if !segments.is_empty() {
+            changes.push(Change::AppendLog { segments });
+        }
+        changes.extend(flush.map(Flushed::change));
+        let edit = Edit {
+            version: self.current.manifest.version.next(),
+            lineage: self.term.lineage,
+            epoch: self.term.epoch,
+            commit: CommitId(self.engine.db.env.entropy.next_u64()),
+            author: Author::Writer,
+            changes,
+            required_features: Vec::new(),
+            extra: Default::default(),
+        };
+        propose(&self.current.state, &self.current.manifest, edit, &self.term.authority).map_err(|e| match e {
+            EditError::WrongEpoch { .. } | EditError::WrongLineage { .. } => {
+                End::Fenced(format!("the head is another writer's: {e}"))
+            }
+            // Nobody but the writer of this epoch may append or flush, so this manifest is not what it should be.
+            other => End::Fenced(format!("the manifest does not continue what this writer has written: {other}")),
+        })
+    }
+
+    /// Where nobody else folds, the writer does, between two commits.
+    fn begin_fold(&mut self) {
+        let bounds = isle_storage::coordination::fold::FoldBounds { edits: self.engine.settings.fold_edits };
+        let rested = self.publishing.fold_failed_at.is_none_or(|at| at.elapsed() >= FOLD_RETRY);
+        let due = isle_storage::coordination::fold::is_due(&self.current.manifest, &self.current.state, bounds);
+        if !due || !rested || self.draining {
+            return;
+        }
+        let (engine, loaded) = (Arc::clone(&self.engine), self.current.clone());
+        let work = tokio::spawn(async move {
+            TurnResult::Fold(isle_storage::coordination::fold::fold(&engine.db, &loaded).await)
+        });
+        self.turn = Some(Turn { work });
+    }
+
+    /// The turn has ended: what it means.
+    pub(super) fn end_turn(&mut self, result: Result<TurnResult, JoinError>) -> Result<(), End> {
+        self.turn = None;
+        match result {
+            Ok(TurnResult::Commit(committed)) => self.end_commit(committed),
+            Ok(TurnResult::Fold(folded)) => {
+                self.end_fold(folded);
+                Ok(())
+            }
+            Err(e) => Err(End::Fenced(format!("a commit died: {e}"))),
+        }
+    }
+
+    fn end_commit(&mut self, committed: Committed) -> Result<(), End> {
+        let Committed { proposal, resolved, began } = committed;
+        match resolved {
+            Resolved::Committed(state) => {
+                let manifest = Arc::clone(&proposal.manifest);
+                self.install(Loaded { state, manifest, as_of: began })?;
+                self.settle(&proposal);
+                Ok(())
+            }
+            Resolved::CommittedEarlier(loaded) => {
+                self.install(loaded)?;
+                self.settle(&proposal);
+                Ok(())
+            }
+            Resolved::Moved(loaded) => {
+                self.engine.metrics.conflicts.inc();
+                debug!(version = %loaded.manifest.version, commit = %proposal.edit.commit, "the head has moved; proposing again");
+                self.line.unpropose();
+                self.install(loaded)
+            }
+            Resolved::Fenced(why) => Err(End::Fenced(why)),
+            // `commit_until_known` never ends with it; treated as the loss of the right, which is always safe.
+            Resolved::Unknown(why) => Err(End::Fenced(format!("the outcome of a commit stays unknown: {why}"))),
+        }
+    }
+
+    /// Installs a newer manifest; one that is older than what was seen is never installed.
+    fn install(&mut self, loaded: Loaded) -> Result<(), End> {
+        let (old, new) = (&self.current.manifest, &loaded.manifest);
+        if new.lineage == old.lineage && (new.version < old.version || new.last_seq < old.last_seq) {
+            return Err(End::Fenced(format!(
+                "coordination_regressed: the head is at version {} and sequence number {}, after {} and {}",
+                new.version, new.last_seq, old.version, old.last_seq
+            )));
+        }
+        self.current = loaded;
+        Ok(())
+    }
+
+    /// The proposal is part of the database: acknowledge, and let go of what is in tables.
+    fn settle(&mut self, proposal: &Proposal) {
+        let (now, version) = (Instant::now(), proposal.edit.version);
+        let (metrics, mut records) = (&self.engine.metrics, 0);
+        metrics.commits.inc();
+        for segment in self.line.commit(self.publishing.segments) {
+            records += segment.tail.last_seq.0 + 1 - segment.tail.id.first_seq.0;
+            if let Some(ready) = segment.ready_at() {
+                metrics.observe(crate::metrics::COMMIT, now - ready);
+            }
+            segment.completion.end(Outcome::Committed(version));
+        }
+        metrics.mutations.inc_by(records);
+        debug!(
+            epoch = %self.term.epoch, %version, commit = %proposal.edit.commit, records,
+            last_seq = %proposal.head.last_seq, "committed"
+        );
+        if let Some(flushed_seq) = self.publishing.flush.take() {
+            self.retire(flushed_seq);
+        }
+    }
+
+    fn retire(&mut self, flushed_seq: SeqNo) {
+        let Some((generation, began)) = self.generations.retire(flushed_seq) else { return };
+        self.engine.metrics.flushes.inc();
+        self.engine.admission.free_flushed(generation.charge(), began);
+        // Freeing thousands of blocks takes a while; nobody waits for it.
+        drop(tokio::task::spawn_blocking(move || drop(generation)));
+    }
+
+    fn end_fold(
+        &mut self,
+        folded: Result<Option<isle_storage::coordination::HeadState>, isle_storage::coordination::CoordinationError>,
+    ) {
+        match folded {
+            Ok(Some(state)) => {
+                debug!(version = %state.head.version, checkpoint = %state.head.checkpoint.path, "edits folded");
+                self.current.state = state;
+                self.engine.troubles.clear(Trouble::Fold);
+                self.publishing.fold_failed_at = None;
+            }
+            Ok(None) => self.publishing.fold_failed_at = Some(Instant::now()),
+            Err(e) => {
+                warn!(error = %e, "the edits could not be folded");
+                self.engine.troubles.set(Trouble::Fold, e.to_string());
+                self.publishing.fold_failed_at = Some(Instant::now());
+            }
+        }
+    }
+}
+
+fn appended(change: &Change) -> usize {
+    match change {
+        Change::AppendLog { segments } => segments.len(),
+        _ => 0,
+    }
+}

@@ -1,0 +1,94 @@
+//! Uploading: encode once, then the same bytes to the same name until they are there.
+
+use std::sync::Arc;
+
+use isle_storage::ids::SeqNo;
+use isle_storage::log::{EncodedLog, LogHeader, SealedBatch, encode_segment};
+use isle_storage::manifest::{LogEntry, LogTail};
+use isle_storage::names::{LogKind, ObjectPath};
+use isle_storage::object::Body;
+use prometheus_client::metrics::counter::Counter;
+use tracing::{debug, warn};
+
+use super::Term;
+use crate::engine::Engine;
+use crate::standing::Trouble;
+
+/// Batches up to this size are encoded where they are: handing them to another thread would cost more.
+const ENCODE_INLINE_BYTES: u64 = 32 * 1024;
+
+/// A segment whose object is in the bucket.
+#[derive(Debug)]
+pub(super) struct Uploaded {
+    pub(super) tail: LogTail,
+    pub(super) entry: Arc<LogEntry>,
+}
+
+impl Term {
+    /// The header of the segment made of `batch`.
+    pub(super) fn segment_header(
+        &self,
+        batch: &SealedBatch,
+        previous: Option<LogTail>,
+        starts_generation: bool,
+    ) -> LogHeader {
+        LogHeader {
+            kind: LogKind::Segment,
+            database: self.database,
+            lineage: self.lineage,
+            epoch: self.epoch,
+            incarnation: self.incarnation,
+            first_seq: batch.first_seq,
+            last_seq: batch.last_seq,
+            previous,
+            starts_generation,
+            blobs: batch.blobs.clone(),
+            parts: Vec::new(),
+        }
+    }
+}
+
+/// Encodes and puts a segment. Ends only when it is in the bucket; given up by being dropped.
+pub(super) async fn upload(engine: Arc<Engine>, header: LogHeader, batch: SealedBatch) -> Uploaded {
+    let tail = LogTail { id: header.id(), last_seq: header.last_seq };
+    let EncodedLog { body, entry } = encode(header, batch, engine.settings.compression).await;
+    let path = entry.path();
+    put_until_done(&engine, &path, &body, Trouble::Upload, &engine.metrics.upload_failures).await;
+    let (first, last): (SeqNo, SeqNo) = (tail.id.first_seq, tail.last_seq);
+    debug!(epoch = %tail.id.epoch, first_seq = %first, last_seq = %last, segment = %path, bytes = entry.len, "segment uploaded");
+    Uploaded { tail, entry: Arc::new(entry) }
+}
+
+async fn encode(
+    header: LogHeader,
+    batch: SealedBatch,
+    compression: isle_storage::format::Compression,
+) -> EncodedLog {
+    if batch.raw_bytes <= ENCODE_INLINE_BYTES {
+        return encode_segment(&header, &batch, compression);
+    }
+    let work = (header.clone(), batch.clone());
+    let threaded = tokio::task::spawn_blocking(move || encode_segment(&work.0, &work.1, compression)).await;
+    // The blocking pool refuses only while the runtime shuts down; the work is then done here, or never.
+    threaded.unwrap_or_else(|_| encode_segment(&header, &batch, compression))
+}
+
+/// Puts an object until it is there. Every failure is shown; none is final, since a store that refuses today
+/// (credentials, a full disk) may be mended while the data waits.
+pub(crate) async fn put_until_done(
+    engine: &Engine,
+    path: &ObjectPath,
+    body: &Body,
+    trouble: Trouble,
+    failures: &Counter,
+) {
+    let mut backoff = engine.backoff();
+    while let Err(e) = engine.db.bucket.put(path, body.clone()).await {
+        failures.inc();
+        engine.troubles.set(trouble, e.to_string());
+        let pause = backoff.pause();
+        warn!(%path, error = %e, retry_in = ?pause, "upload failed");
+        tokio::time::sleep(pause).await;
+    }
+    engine.troubles.clear(trouble);
+}
