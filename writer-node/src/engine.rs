@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use isle_storage::coordination::NodeInfo;
+use isle_storage::coordination::{Backend, NodeInfo};
 use isle_storage::database::Database;
 use isle_storage::ids::{Epoch, SeqNo, Version};
 use parking_lot::Mutex;
@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::WriterSettings;
 use crate::error::WriteError;
-use crate::intake::{Admission, Sequencer};
+use crate::intake::{Admission, Refused, Sequencer};
 use crate::leadership::limbo::Limbo;
 use crate::metrics::WriterMetrics;
 use crate::standing::{Role, Standing, Troubles};
@@ -38,7 +38,7 @@ pub(crate) struct Engine {
     pub(crate) end_generation: AtomicBool,
     /// Asked to commit what was accepted and to stop.
     pub(crate) drain: CancellationToken,
-    /// Told to stop at once.
+    /// Told to stop at once; implies `drain`.
     pub(crate) stop: CancellationToken,
 }
 
@@ -80,6 +80,7 @@ impl Drop for Waiting<'_> {
 impl Engine {
     pub(crate) fn new(db: Database, settings: WriterSettings, node: NodeInfo) -> Self {
         let metrics = WriterMetrics::register(&db.env.metrics);
+        let stop = CancellationToken::new();
         let admission = Admission::new(settings.admission_bytes, settings.slow_down_percent);
         Self {
             db,
@@ -94,8 +95,8 @@ impl Engine {
             limbo: Limbo::default(),
             gauges: Gauges::default(),
             end_generation: AtomicBool::new(false),
-            drain: CancellationToken::new(),
-            stop: CancellationToken::new(),
+            drain: stop.child_token(),
+            stop,
         }
     }
 
@@ -125,9 +126,19 @@ impl Engine {
             Role::Fenced => WriteError::Fenced { why },
             Role::Draining | Role::Closed => WriteError::Closing,
             // A leader whose seat is empty has just lost it and not said so yet.
-            Role::Leading => WriteError::NotLeader { leader: None, why: "leadership was just lost".to_owned() },
+            Role::Leading => {
+                WriteError::NotLeader { leader: None, why: "leadership was just lost".to_owned() }
+            }
             Role::Starting => WriteError::NotLeader { leader: None, why },
             Role::Standby => WriteError::NotLeader { leader: s.leader.clone(), why },
+        }
+    }
+
+    /// What those are told whose mutations were certainly not applied, because leadership was lost.
+    pub(crate) fn refused(&self, why: String) -> Refused {
+        match self.db.coordination.backend() {
+            Backend::Bucket => Refused::Fenced(why),
+            Backend::Etcd | Backend::Memory => Refused::SteppedDown(why),
         }
     }
 

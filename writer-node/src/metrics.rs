@@ -46,7 +46,11 @@ impl WriterMetrics {
             ),
             commits: m.register("commits", "Commits made", Counter::default()),
             mutations: m.register("mutations", "Mutations committed", Counter::default()),
-            fenced: m.register("fenced", "Times another writer took over, or the lease was lost", Counter::default()),
+            fenced: m.register(
+                "fenced",
+                "Times another writer took over, or the lease was lost",
+                Counter::default(),
+            ),
             conflicts: m.register(
                 "manifest_conflicts",
                 "Commits that found the head moved and were made again",
@@ -54,8 +58,16 @@ impl WriterMetrics {
             ),
             takeovers: m.register("takeovers", "Times this writer began to lead", Counter::default()),
             flushes: m.register("flushes", "Generations turned into tables", Counter::default()),
-            flush_failures: m.register("flush_failures", "Failed uploads of tables and chunks", Counter::default()),
-            upload_failures: m.register("segment_upload_failures", "Failed uploads of segments", Counter::default()),
+            flush_failures: m.register(
+                "flush_failures",
+                "Failed uploads of tables and chunks",
+                Counter::default(),
+            ),
+            upload_failures: m.register(
+                "segment_upload_failures",
+                "Failed uploads of segments",
+                Counter::default(),
+            ),
             overloaded: m.register("overloaded", "Writes refused for lack of admission", Counter::default()),
             lease_remaining: m.register(
                 "lease_remaining_seconds",

@@ -159,12 +159,18 @@ impl WriterSettings {
         require(s.max_commits_per_second != Some(0), "max_commits_per_second must be over 0".to_owned());
         require(
             s.max_value_bytes <= MAX_INLINE_VALUE_LEN,
-            format!("max_value_bytes is {}, and without blob files at most {MAX_INLINE_VALUE_LEN}", s.max_value_bytes),
+            format!(
+                "max_value_bytes is {}, and without blob files at most {MAX_INLINE_VALUE_LEN}",
+                s.max_value_bytes
+            ),
         );
         let one = s.max_value_bytes + MAX_KEY_LEN + RECORD_OVERHEAD;
         require(
             s.max_batch_bytes >= one,
-            format!("max_batch_bytes is {}, less than one record of the longest key and value ({one})", s.max_batch_bytes),
+            format!(
+                "max_batch_bytes is {}, less than one record of the longest key and value ({one})",
+                s.max_batch_bytes
+            ),
         );
         require(
             s.max_batch_bytes <= u32::MAX as usize / 4,

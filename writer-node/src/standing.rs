@@ -150,7 +150,10 @@ impl Troubles {
     /// What has lasted longer than `grace`, in words.
     pub(crate) fn lasting(&self, grace: Duration) -> Vec<String> {
         let all = self.0.lock();
-        all.iter().filter(|(_, (since, _))| since.elapsed() >= grace).map(|(k, (s, t))| say(*k, *s, t)).collect()
+        all.iter()
+            .filter(|(_, (since, _))| since.elapsed() >= grace)
+            .map(|(k, (s, t))| say(*k, *s, t))
+            .collect()
     }
 }
 

@@ -12,7 +12,9 @@ use tokio::sync::watch;
 
 use crate::engine::Engine;
 use crate::error::WriteError;
-use crate::intake::{Accepted, Ack, EVENT_SUFFIX, Event, Mutation, Numbers, Options, Patience, Sequencer, Taken, charge};
+use crate::intake::{
+    Accepted, Ack, EVENT_SUFFIX, Event, Mutation, Numbers, Options, Patience, Sequencer, Taken, charge,
+};
 use crate::leadership;
 use crate::settings::{SettingsError, WriterSettings};
 use crate::standing::{Health, Role, Standing, Status};
@@ -105,7 +107,11 @@ impl Writer {
     ///
     /// # Errors
     /// [`WriteError`]; `BatchTooLarge` with size and limit where they do not fit one segment.
-    pub async fn apply_batch(&self, batch: &[Mutation<'_>], options: Options) -> Result<Accepted, WriteError> {
+    pub async fn apply_batch(
+        &self,
+        batch: &[Mutation<'_>],
+        options: Options,
+    ) -> Result<Accepted, WriteError> {
         self.available(options.ack)?;
         let total = self.check_all(batch)?;
         self.check_batch(total)?;
@@ -247,7 +253,8 @@ impl Writer {
             Role::Standby => true,
             _ => false,
         };
-        let mut reasons = if matches!(s.role, Role::Leading | Role::Standby) { Vec::new() } else { Vec::from_iter(s.why) };
+        let mut reasons =
+            if matches!(s.role, Role::Leading | Role::Standby) { Vec::new() } else { Vec::from_iter(s.why) };
         reasons.extend(e.troubles.list());
         Health { ready, role: s.role, reasons }
     }
@@ -342,7 +349,7 @@ impl Writer {
             return Ok(());
         }
         let _waiting = self.engine().gauges.waiting();
-        accepted.committed(options.ack_timeout.unwrap_or_else(|| self.ack_timeout())).await.map(drop)
+        accepted.committed(options.ack_timeout.unwrap_or_else(|| self.ack_timeout())).await
     }
 
     fn ack_timeout(&self) -> Duration {

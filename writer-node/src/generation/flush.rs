@@ -32,7 +32,12 @@ impl Flushed {
 
 /// Turns `parts` into tables and a chunk in the bucket. Retries until done; the caller gives up by dropping it.
 /// `None` where the building thread died.
-pub(crate) async fn flush(engine: Arc<Engine>, term: Arc<Term>, parts: Vec<Part>, rules: TableRules) -> Option<Flushed> {
+pub(crate) async fn flush(
+    engine: Arc<Engine>,
+    term: Arc<Term>,
+    parts: Vec<Part>,
+    rules: TableRules,
+) -> Option<Flushed> {
     let began = tokio::time::Instant::now();
     let first_seq = parts.first()?.tail.id.first_seq;
     let (for_build, segments) = (Arc::clone(&term), parts.len());

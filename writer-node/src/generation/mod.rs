@@ -151,7 +151,12 @@ impl Generations {
 
     /// The oldest generation that waits for its flush, if all of it is committed and fewer than `at_once` are
     /// under way. It is marked as begun.
-    pub(crate) fn begin_flush(&mut self, committed: SeqNo, at_once: usize, now: Instant) -> Option<Vec<Part>> {
+    pub(crate) fn begin_flush(
+        &mut self,
+        committed: SeqNo,
+        at_once: usize,
+        now: Instant,
+    ) -> Option<Vec<Part>> {
         let busy = |g: &&Generation| matches!(g.stage, Stage::Flushing(_) | Stage::Flushed(..));
         if self.list.iter().filter(busy).count() >= at_once {
             return None;
@@ -197,11 +202,6 @@ impl Generations {
         self.list.len()
     }
 
-    /// Whether any generation is on its way into tables, or could be.
-    pub(crate) fn has_closed(&self) -> bool {
-        self.list.front().is_some_and(|g| !matches!(g.stage, Stage::Open))
-    }
-
     /// Bytes of admission all of them hold.
     pub(crate) fn charge(&self) -> u64 {
         self.list.iter().map(Generation::charge).sum()
@@ -215,8 +215,7 @@ mod tests {
 
     use super::*;
 
-    const RULES: GenerationRules =
-        GenerationRules { bytes: 100, segments: 3, age: Duration::from_secs(60) };
+    const RULES: GenerationRules = GenerationRules { bytes: 100, segments: 3, age: Duration::from_secs(60) };
 
     fn part(seq: u64, charge: u64) -> Part {
         let id = LogId { epoch: Epoch(1), incarnation: Incarnation(1), first_seq: SeqNo(seq) };

@@ -225,7 +225,10 @@ mod tests {
         assert!(futures::poll!(first.as_mut()).is_pending());
         assert!(futures::poll!(second.as_mut()).is_pending());
         a.free(50);
-        assert!(futures::poll!(second.as_mut()).is_pending(), "the small one must not overtake the large one");
+        assert!(
+            futures::poll!(second.as_mut()).is_pending(),
+            "the small one must not overtake the large one"
+        );
         a.free(50);
         assert!(futures::poll!(first.as_mut()).is_ready());
     }

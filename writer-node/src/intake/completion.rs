@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use isle_storage::ids::{CommitId, Epoch, Position, SeqNo, Version};
+use isle_storage::ids::{CommitId, Epoch, Position, SeqNo};
 use tokio::sync::Notify;
 
 use super::Numbers;
@@ -12,8 +12,8 @@ use crate::error::WriteError;
 /// How a batch ended.
 #[derive(Debug, Clone)]
 pub(crate) enum Outcome {
-    /// The head names its segment, as of this version at the latest.
-    Committed(Version),
+    /// The head names its segment.
+    Committed,
     /// It is not part of the database and never will be.
     Refused(Refused),
     /// The writer stopped before it could read the truth.
@@ -116,22 +116,22 @@ impl Accepted {
     /// The highest number among them that is known to be committed, if any.
     #[must_use]
     pub fn committed_so_far(&self) -> Option<SeqNo> {
-        let done = |c: &Completion| matches!(c.outcome(), Some(Outcome::Committed(_)));
+        let done = |c: &Completion| matches!(c.outcome(), Some(Outcome::Committed));
         self.pieces.iter().rev().find(|(_, c)| done(c)).map(|(seq, _)| *seq)
     }
 
-    /// Waits until the head names all of them; the manifest version that did so at the latest.
+    /// Waits until the head names all of them.
     ///
     /// # Errors
     /// [`WriteError`]: definite refusals where leadership was lost first, `OutcomeUnknown` when `at_most` passes or the
     /// writer stops before the truth could be read.
-    pub async fn committed(&self, at_most: Duration) -> Result<Version, WriteError> {
+    pub async fn committed(&self, at_most: Duration) -> Result<(), WriteError> {
         let Some((_, last)) = self.pieces.last() else {
             return Err(self.unknown(None, "the call did not ask for a commit"));
         };
         // Batches commit in order, so the last one stands for all.
         match tokio::time::timeout(at_most, last.ended()).await {
-            Ok(Outcome::Committed(version)) => Ok(*version),
+            Ok(Outcome::Committed) => Ok(()),
             Ok(Outcome::Refused(why)) => Err(self.refused(why, last)),
             Ok(Outcome::Abandoned(why)) => Err(self.unknown(last.commit(), why)),
             Err(_) => Err(self.unknown(

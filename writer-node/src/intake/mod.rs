@@ -16,12 +16,12 @@ use std::time::Duration;
 use isle_storage::ids::{Epoch, Position, SeqNo};
 
 pub(crate) use admission::{Admission, Admitted};
-pub(crate) use completion::{Completion, Outcome, Refused};
 pub use completion::Accepted;
+pub(crate) use completion::{Completion, Outcome, Refused};
 pub(crate) use sequencer::{OpenState, SealRules, Sealed, Sequencer, Taken, event_key_into};
 
 /// Bytes a record is taken to need in memory beyond its key and value: its share of block, reference and index.
-pub const RECORD_OVERHEAD: usize = 48;
+pub(crate) const RECORD_OVERHEAD: usize = 48;
 
 /// When a write is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

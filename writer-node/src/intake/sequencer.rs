@@ -106,13 +106,25 @@ impl Sequencer {
     }
 
     /// Several mutations in a row; with `atomic` all of them in one batch (they fit one: the caller has checked).
-    pub(crate) fn many(&mut self, ms: &[Mutation<'_>], now: Timestamp, atomic: bool, ack: Ack) -> Taken<Accepted> {
+    pub(crate) fn many(
+        &mut self,
+        ms: &[Mutation<'_>],
+        now: Timestamp,
+        atomic: bool,
+        ack: Ack,
+    ) -> Taken<Accepted> {
         let total: usize = ms.iter().map(Mutation::charge).sum();
         self.run(ms.len(), total, now, atomic, ack, |s, i, time| s.push(&ms[i], time))
     }
 
     /// Several events of one stream, in one batch. Their keys hold their numbers, so they are made here.
-    pub(crate) fn events(&mut self, stream: &[u8], events: &[Event<'_>], now: Timestamp, ack: Ack) -> Taken<Accepted> {
+    pub(crate) fn events(
+        &mut self,
+        stream: &[u8],
+        events: &[Event<'_>],
+        now: Timestamp,
+        ack: Ack,
+    ) -> Taken<Accepted> {
         let key_len = stream.len() + super::EVENT_SUFFIX;
         let total: usize = events.iter().map(|e| charge(key_len, e.value.len())).sum();
         self.run(events.len(), total, now, true, ack, |s, i, time| s.push_event(stream, &events[i], time))
@@ -223,7 +235,8 @@ impl Sequencer {
         let open = std::mem::replace(&mut self.open, fresh);
         let (Some(since), Some(batch)) = (open.since, open.batch.seal()) else { return };
         self.newest = Some(Arc::clone(&open.completion));
-        let sealed = Sealed { batch, charge: open.charge, since, sealed: Instant::now(), completion: open.completion };
+        let sealed =
+            Sealed { batch, charge: open.charge, since, sealed: Instant::now(), completion: open.completion };
         self.sealed.push_back(sealed);
     }
 
@@ -253,7 +266,6 @@ impl Sequencer {
     pub(crate) fn epoch(&self) -> Epoch {
         self.epoch
     }
-
 }
 
 /// The key of the event with this number: `stream`, a slash, 16 hexadecimal digits.

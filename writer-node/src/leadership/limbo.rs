@@ -9,14 +9,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use isle_storage::coordination::CoordinationError;
-use isle_storage::manifest::judge::{Judgement, log_commit};
+use isle_storage::coordination::commit::judge_segment;
+use isle_storage::ids::Epoch;
+use isle_storage::manifest::LogTail;
+use isle_storage::manifest::judge::Judgement;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tracing::{info, warn};
+use tracing::{debug, warn};
 
-use super::epochs;
 use crate::engine::Engine;
-use crate::intake::{Outcome, Refused};
+use crate::intake::Outcome;
 use crate::pipeline::InDoubt;
 use crate::standing::Trouble;
 
@@ -26,6 +28,7 @@ pub(crate) struct Limbo {
     in_doubt: Mutex<Vec<InDoubt>>,
     judging: AtomicBool,
     changed: Notify,
+    emptied: Notify,
 }
 
 impl Limbo {
@@ -39,6 +42,29 @@ impl Limbo {
 
     pub(crate) fn len(&self) -> usize {
         self.in_doubt.lock().len()
+    }
+
+    fn settle(&self, tail: &LogTail, outcome: Outcome) {
+        let mut all = self.in_doubt.lock();
+        if let Some(at) = all.iter().position(|d| d.tail == *tail) {
+            all.remove(at).completion.end(outcome);
+        }
+        if all.is_empty() {
+            self.emptied.notify_waiters();
+        }
+    }
+
+    /// Resolves once nothing is in doubt.
+    pub(crate) async fn emptied(&self) {
+        loop {
+            let emptied = self.emptied.notified();
+            tokio::pin!(emptied);
+            emptied.as_mut().enable();
+            if self.len() == 0 {
+                return;
+            }
+            emptied.await;
+        }
     }
 
     /// Something has happened that may decide: look at once.
@@ -83,23 +109,26 @@ async fn judge_all(engine: &Engine) {
     engine.troubles.clear(Trouble::Judge);
 }
 
-/// One look: the epoch object first, then the head, so that the head read is at least as new.
+/// One look at everything in doubt, in order. Within one epoch a segment that is not committed leaves out all that
+/// follow it.
 async fn judge_once(engine: &Engine) -> Result<(), CoordinationError> {
-    let highest = epochs::highest(&engine.db).await?;
-    let loaded = engine.db.coordination.load().await?;
-    let mut all = engine.limbo.in_doubt.lock();
-    all.retain(|d| {
-        let judgement = log_commit(&loaded.manifest, highest.as_ref(), &d.tail);
-        info!(segment = %d.tail.id, last_seq = %d.tail.last_seq, ?judgement, "a batch in doubt is judged");
+    let tails: Vec<LogTail> = engine.limbo.in_doubt.lock().iter().map(|d| d.tail).collect();
+    let mut cut: Option<Epoch> = None;
+    for tail in tails {
+        let judgement = match cut {
+            Some(epoch) if epoch == tail.id.epoch => Judgement::NotCommitted,
+            _ => judge_segment(&engine.db, &tail).await?,
+        };
+        debug!(segment = %tail.id, last_seq = %tail.last_seq, ?judgement, "a batch in doubt is judged");
         match judgement {
-            Judgement::Committed => d.completion.end(Outcome::Committed(loaded.manifest.version)),
+            Judgement::Committed => engine.limbo.settle(&tail, Outcome::Committed),
             Judgement::NotCommitted => {
-                let why = format!("epoch {} ended before it was committed", d.tail.id.epoch);
-                d.completion.end(Outcome::Refused(Refused::SteppedDown(why)));
+                cut = Some(tail.id.epoch);
+                let why = format!("epoch {} ended before it was committed", tail.id.epoch);
+                engine.limbo.settle(&tail, Outcome::Refused(engine.refused(why)));
             }
-            Judgement::Unknown => return true,
+            Judgement::Unknown => return Ok(()),
         }
-        false
-    });
+    }
     Ok(())
 }

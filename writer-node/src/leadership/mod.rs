@@ -34,21 +34,23 @@ use crate::standing::Trouble;
 /// A definite refusal (lost, regressed, wrong database) is asked about again at this pace: somebody may mend it.
 const REFUSED_PAUSE: Duration = Duration::from_secs(10);
 
+/// How long a writer that was told to stop at once spends on giving its lease back.
+const GIVE_BACK_AT_MOST: Duration = Duration::from_secs(1);
+
 /// How often a clock that lies behind is read again.
 const CLOCK_PAUSE: Duration = Duration::from_millis(250);
 
 /// Runs until the writer is closed.
 pub(crate) async fn lead(engine: Arc<Engine>) {
-    let work = async {
-        let mut backoff = engine.backoff();
-        while !engine.drain.is_cancelled() {
-            if round(&engine, &mut backoff).await.is_break() {
-                break;
-            }
+    let mut backoff = engine.backoff();
+    while !engine.drain.is_cancelled() {
+        if round(&engine, &mut backoff).await.is_break() {
+            break;
         }
-    };
+    }
+    // Those in doubt are told the truth if it can be had in time.
     tokio::select! {
-        () = work => {}
+        () = engine.limbo.emptied() => {}
         () = engine.stop.cancelled() => {}
     }
     close(&engine);
@@ -141,10 +143,13 @@ async fn prepare(engine: &Arc<Engine>, claim: &Claim) -> Result<Pipeline, Takeov
     let loaded = take_over(&engine.db, claim, &engine.node.node).await?;
     // Batches of an earlier epoch can be judged now: an epoch object above theirs stands in the bucket.
     engine.limbo.look_again();
-    wait_for_clock(engine, claim, loaded.manifest.last_write_time).await?;
+    wait_for_clock(engine, loaded.manifest.last_write_time).await?;
     let s = &engine.settings;
-    let rules =
-        GenerationRules { bytes: s.generation_bytes, segments: s.generation_segments, age: s.generation_age() };
+    let rules = GenerationRules {
+        bytes: s.generation_bytes,
+        segments: s.generation_segments,
+        age: s.generation_age(),
+    };
     engine.stand(Role::Starting, Some("loading the log beyond the tables".to_owned()));
     let generations = recovery::load(engine, &loaded.manifest, Generations::new(rules)).await?;
     engine.admission.take_by_force(generations.charge());
@@ -170,7 +175,7 @@ fn begin(engine: &Arc<Engine>, claim: &Claim, loaded: Loaded, generations: Gener
 
 /// Write times never decrease, so a clock far behind the log's would stamp everything with one instant until it
 /// caught up. Whoever has such a clock is not ready: it lets others try where there can be others.
-async fn wait_for_clock(engine: &Engine, claim: &Claim, last: Timestamp) -> Result<(), TakeoverError> {
+async fn wait_for_clock(engine: &Engine, last: Timestamp) -> Result<(), TakeoverError> {
     let allowed = Duration::from_millis(engine.settings.max_clock_skew_ms);
     let behind = |now: Timestamp| (last.minus(allowed).0 - now.0).max(0);
     while behind(engine.db.env.clock.now()) > 0 {
@@ -179,7 +184,7 @@ async fn wait_for_clock(engine: &Engine, claim: &Claim, last: Timestamp) -> Resu
         warn!(%why, "not ready");
         engine.troubles.set(Trouble::Clock, why.clone());
         engine.stand(Role::Starting, Some(why.clone()));
-        if claim.lease.valid_until().is_some() {
+        if engine.db.coordination.backend() != Backend::Bucket {
             tokio::time::sleep(CLOCK_PAUSE).await;
             return Err(TakeoverError::Coordination(CoordinationError::Refused(why)));
         }
@@ -200,6 +205,8 @@ async fn after(engine: &Arc<Engine>, leftovers: Leftovers) -> std::ops::ControlF
         }
         End::Dropped => {
             engine.limbo.put(in_doubt);
+            // Nothing of this epoch is sent any more. A courtesy to the next one, which need not wait.
+            let _ = tokio::time::timeout(GIVE_BACK_AT_MOST, claim.lease.give_back()).await;
             std::ops::ControlFlow::Break(())
         }
         End::Fenced(why) => {

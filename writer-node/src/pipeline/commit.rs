@@ -34,6 +34,9 @@ pub(super) async fn commit_until_known(engine: Arc<Engine>, proposal: Proposal) 
                 warn!(version = %proposal.edit.version, commit = %proposal.edit.commit, %why, "the outcome of a commit is unknown; asking again");
                 engine.troubles.set(Trouble::Commit, why);
                 troubled = true;
+                if let Some(why) = deposed(&engine, &proposal).await {
+                    return Committed { proposal, resolved: Resolved::Fenced(why), began };
+                }
                 tokio::time::sleep(backoff.pause()).await;
                 continue;
             }
@@ -45,6 +48,16 @@ pub(super) async fn commit_until_known(engine: Arc<Engine>, proposal: Proposal) 
     }
 }
 
+/// Whether the role is known to be somebody else's, or nobody's. Then the outcome can only be read after the next
+/// takeover, which this writer must not stand in the way of; stepping down leaves it in doubt, which is always safe.
+async fn deposed(engine: &Engine, proposal: &Proposal) -> Option<String> {
+    match engine.db.coordination.leader().await.ok()? {
+        Some(leader) if leader.epoch == proposal.edit.epoch => None,
+        Some(leader) => Some(format!("{} leads as epoch {}", leader.node.node, leader.epoch)),
+        None => Some("nobody holds the writer's role".to_owned()),
+    }
+}
+
 /// After coordination was away it may be an older copy of itself: an epoch above ours in the bucket tells, and then
 /// this writer must not go on, whatever coordination says. What was committed is judged by the bucket.
 async fn after_trouble(engine: &Engine, proposal: &Proposal, resolved: Resolved) -> Resolved {
@@ -52,7 +65,10 @@ async fn after_trouble(engine: &Engine, proposal: &Proposal, resolved: Resolved)
     loop {
         match epochs::highest_number(&engine.db).await {
             Ok(Some(highest)) if highest > proposal.edit.epoch => {
-                return Resolved::Fenced(format!("epoch {highest} stands in the bucket, above {}", proposal.edit.epoch));
+                return Resolved::Fenced(format!(
+                    "epoch {highest} stands in the bucket, above {}",
+                    proposal.edit.epoch
+                ));
             }
             Ok(_) => return resolved,
             Err(e) => {

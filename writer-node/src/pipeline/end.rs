@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use isle_storage::coordination::{Backend, Claim};
+use isle_storage::coordination::Claim;
 use isle_storage::manifest::LogTail;
 use tracing::warn;
 
@@ -41,6 +41,7 @@ impl Pipeline {
         if let Some(turn) = self.turn.take() {
             turn.abort();
         }
+        self.folding.abort();
         self.uploads.abort_all();
         self.flushes.abort_all();
         if let Some(mut sequencer) = self.engine.seat.lock().take() {
@@ -59,7 +60,8 @@ impl Pipeline {
             completion.end(Outcome::Refused(refused.clone()));
         }
         let n = self.line.len();
-        let in_doubt = self.line.commit(n).map(|s| InDoubt { tail: s.tail, completion: s.completion }).collect();
+        let in_doubt =
+            self.line.commit(n).map(|s| InDoubt { tail: s.tail, completion: s.completion }).collect();
         self.engine.gauges.segments_in_flight.store(0, std::sync::atomic::Ordering::Relaxed);
         self.engine.gauges.generations.store(0, std::sync::atomic::Ordering::Relaxed);
         Leftovers { end, claim: self.claim, in_doubt }
@@ -68,8 +70,7 @@ impl Pipeline {
     /// What those are told whose mutations never left this process.
     fn refused(&self, end: &End) -> Refused {
         match end {
-            End::Fenced(why) if self.engine.db.coordination.backend() == Backend::Bucket => Refused::Fenced(why.clone()),
-            End::Fenced(why) => Refused::SteppedDown(why.clone()),
+            End::Fenced(why) => self.engine.refused(why.clone()),
             End::Drained | End::Dropped => Refused::Closing,
         }
     }

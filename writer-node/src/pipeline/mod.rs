@@ -33,6 +33,7 @@
 
 mod commit;
 mod end;
+mod fold;
 mod line;
 mod pace;
 mod publish;
@@ -55,6 +56,7 @@ use crate::engine::Engine;
 use crate::generation::{Flushed, Generations, Part, TableRules, flush};
 use crate::intake::Sealed;
 pub(crate) use end::{End, InDoubt, Leftovers};
+use fold::Folding;
 use line::{InFlight, Line};
 use pace::CommitPace;
 use publish::{Publishing, Turn};
@@ -113,6 +115,7 @@ pub(crate) struct Pipeline {
     turn: Option<Turn>,
     pace: CommitPace,
     publishing: Publishing,
+    folding: Folding,
     /// Takes nothing new.
     draining: bool,
 }
@@ -143,6 +146,7 @@ impl Pipeline {
             turn: None,
             pace,
             publishing: Publishing::default(),
+            folding: Folding::default(),
             draining: false,
         }
     }
@@ -181,7 +185,8 @@ impl Pipeline {
         if self.draining && self.is_done() {
             return Err(End::Drained);
         }
-        let timer = [seal_at, age_at, turn_at, Some(Instant::now() + GAUGE_PERIOD)].into_iter().flatten().min();
+        let timer =
+            [seal_at, age_at, turn_at, Some(Instant::now() + GAUGE_PERIOD)].into_iter().flatten().min();
         let timer = timer.unwrap_or_else(Instant::now);
         let engine = Arc::clone(&self.engine);
         tokio::select! {
@@ -191,6 +196,10 @@ impl Pipeline {
             result = Turn::ended(&mut self.turn) => self.end_turn(result),
             Some(uploaded) = self.uploads.join_next() => self.end_upload(uploaded),
             Some(flushed) = self.flushes.join_next() => self.end_flush(flushed),
+            written = self.folding.written() => {
+                self.end_checkpoint(written);
+                Ok(())
+            }
             () = engine.work.notified() => Ok(()),
             () = engine.drain.cancelled(), if !self.draining => Ok(()),
             () = tokio::time::sleep_until(timer) => Ok(()),

@@ -8,13 +8,12 @@ use isle_storage::ids::{CommitId, SeqNo};
 use isle_storage::manifest::{Author, Change, Edit, EditError};
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::commit::{Committed, commit_until_known};
 use super::{End, Pipeline};
 use crate::generation::Flushed;
 use crate::intake::Outcome;
-use crate::standing::Trouble;
 
 /// What is under way at the head; one at a time.
 #[derive(Debug)]
@@ -27,8 +26,8 @@ pub(super) struct Turn {
 pub(super) enum TurnResult {
     /// A commit whose outcome is known.
     Commit(Committed),
-    /// A fold; `None` where somebody else moved the head.
-    Fold(Result<Option<isle_storage::coordination::HeadState>, isle_storage::coordination::CoordinationError>),
+    /// A fold: the head after it.
+    Fold(Result<Loaded, String>),
 }
 
 /// What the proposal under way carries.
@@ -36,13 +35,13 @@ pub(super) enum TurnResult {
 pub(super) struct Publishing {
     segments: usize,
     flush: Option<SeqNo>,
-    fold_failed_at: Option<Instant>,
 }
 
-/// After a failed fold the next attempt waits this long; folding is never urgent.
-const FOLD_RETRY: std::time::Duration = std::time::Duration::from_secs(30);
-
 impl Turn {
+    pub(super) fn new(work: impl Future<Output = TurnResult> + Send + 'static) -> Self {
+        Self { work: tokio::spawn(work) }
+    }
+
     /// The turn's end; never, where there is none.
     pub(super) async fn ended(turn: &mut Option<Self>) -> Result<TurnResult, JoinError> {
         match turn {
@@ -66,9 +65,13 @@ impl Pipeline {
         if self.turn.is_some() {
             return Ok(None);
         }
+        self.begin_fold();
+        if let Some(checkpoint) = self.folding.take_ready() {
+            self.turn = Some(self.fold_turn(checkpoint));
+            return Ok(None);
+        }
         let flush = self.generations.publishable();
         if !self.line.is_ready() && flush.is_none() {
-            self.begin_fold();
             return Ok(None);
         }
         let now = Instant::now();
@@ -94,8 +97,8 @@ impl Pipeline {
             last_seq = %proposal.head.last_seq, flushed_seq = ?self.publishing.flush, "commit begins"
         );
         let engine = Arc::clone(&self.engine);
-        let work = tokio::spawn(async move { TurnResult::Commit(commit_until_known(engine, proposal).await) });
-        self.turn = Some(Turn { work });
+        self.turn =
+            Some(Turn::new(async move { TurnResult::Commit(commit_until_known(engine, proposal).await) }));
         Ok(())
     }
 
@@ -116,28 +119,17 @@ impl Pipeline {
             required_features: Vec::new(),
             extra: Default::default(),
         };
-        propose(&self.current.state, &self.current.manifest, edit, &self.term.authority).map_err(|e| match e {
-            EditError::WrongEpoch { .. } | EditError::WrongLineage { .. } => {
-                End::Fenced(format!("the head is another writer's: {e}"))
-            }
-            // Nobody but the writer of this epoch may append or flush, so this manifest is not what it should be.
-            other => End::Fenced(format!("the manifest does not continue what this writer has written: {other}")),
-        })
-    }
-
-    /// Where nobody else folds, the writer does, between two commits.
-    fn begin_fold(&mut self) {
-        let bounds = isle_storage::coordination::fold::FoldBounds { edits: self.engine.settings.fold_edits };
-        let rested = self.publishing.fold_failed_at.is_none_or(|at| at.elapsed() >= FOLD_RETRY);
-        let due = isle_storage::coordination::fold::is_due(&self.current.manifest, &self.current.state, bounds);
-        if !due || !rested || self.draining {
-            return;
-        }
-        let (engine, loaded) = (Arc::clone(&self.engine), self.current.clone());
-        let work = tokio::spawn(async move {
-            TurnResult::Fold(isle_storage::coordination::fold::fold(&engine.db, &loaded).await)
-        });
-        self.turn = Some(Turn { work });
+        propose(&self.current.state, &self.current.manifest, edit, &self.term.authority).map_err(
+            |e| match e {
+                EditError::WrongEpoch { .. } | EditError::WrongLineage { .. } => {
+                    End::Fenced(format!("the head is another writer's: {e}"))
+                }
+                // Nobody but the writer of this epoch may append or flush, so this manifest is not what it should be.
+                other => End::Fenced(format!(
+                    "the manifest does not continue what this writer has written: {other}"
+                )),
+            },
+        )
     }
 
     /// The turn has ended: what it means.
@@ -145,10 +137,7 @@ impl Pipeline {
         self.turn = None;
         match result {
             Ok(TurnResult::Commit(committed)) => self.end_commit(committed),
-            Ok(TurnResult::Fold(folded)) => {
-                self.end_fold(folded);
-                Ok(())
-            }
+            Ok(TurnResult::Fold(folded)) => self.end_fold(folded),
             Err(e) => Err(End::Fenced(format!("a commit died: {e}"))),
         }
     }
@@ -173,14 +162,17 @@ impl Pipeline {
                 self.line.unpropose();
                 self.install(loaded)
             }
-            Resolved::Fenced(why) => Err(End::Fenced(why)),
+            // Which of its segments are part of the database is judged with everything else that is in doubt.
+            Resolved::Fenced(why) | Resolved::CommittedThrough(_, why) => Err(End::Fenced(why)),
             // `commit_until_known` never ends with it; treated as the loss of the right, which is always safe.
-            Resolved::Unknown(why) => Err(End::Fenced(format!("the outcome of a commit stays unknown: {why}"))),
+            Resolved::Unknown(why) => {
+                Err(End::Fenced(format!("the outcome of a commit stays unknown: {why}")))
+            }
         }
     }
 
     /// Installs a newer manifest; one that is older than what was seen is never installed.
-    fn install(&mut self, loaded: Loaded) -> Result<(), End> {
+    pub(super) fn install(&mut self, loaded: Loaded) -> Result<(), End> {
         let (old, new) = (&self.current.manifest, &loaded.manifest);
         if new.lineage == old.lineage && (new.version < old.version || new.last_seq < old.last_seq) {
             return Err(End::Fenced(format!(
@@ -202,7 +194,7 @@ impl Pipeline {
             if let Some(ready) = segment.ready_at() {
                 metrics.observe(crate::metrics::COMMIT, now - ready);
             }
-            segment.completion.end(Outcome::Committed(version));
+            segment.completion.end(Outcome::Committed);
         }
         metrics.mutations.inc_by(records);
         debug!(
@@ -220,26 +212,6 @@ impl Pipeline {
         self.engine.admission.free_flushed(generation.charge(), began);
         // Freeing thousands of blocks takes a while; nobody waits for it.
         drop(tokio::task::spawn_blocking(move || drop(generation)));
-    }
-
-    fn end_fold(
-        &mut self,
-        folded: Result<Option<isle_storage::coordination::HeadState>, isle_storage::coordination::CoordinationError>,
-    ) {
-        match folded {
-            Ok(Some(state)) => {
-                debug!(version = %state.head.version, checkpoint = %state.head.checkpoint.path, "edits folded");
-                self.current.state = state;
-                self.engine.troubles.clear(Trouble::Fold);
-                self.publishing.fold_failed_at = None;
-            }
-            Ok(None) => self.publishing.fold_failed_at = Some(Instant::now()),
-            Err(e) => {
-                warn!(error = %e, "the edits could not be folded");
-                self.engine.troubles.set(Trouble::Fold, e.to_string());
-                self.publishing.fold_failed_at = Some(Instant::now());
-            }
-        }
     }
 }
 

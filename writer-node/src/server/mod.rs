@@ -1,0 +1,1 @@
+//! The HTTP face and the program around the engine.
