@@ -25,7 +25,7 @@ pub(super) struct Turn {
 #[derive(Debug)]
 pub(super) enum TurnResult {
     /// A commit whose outcome is known.
-    Commit(Committed),
+    Commit(Box<Committed>),
     /// A fold: the head after it.
     Fold(Result<Loaded, String>),
 }
@@ -45,10 +45,7 @@ impl Turn {
     /// The turn's end; never, where there is none.
     pub(super) async fn ended(turn: &mut Option<Self>) -> Result<TurnResult, JoinError> {
         match turn {
-            Some(turn) => {
-                let result = (&mut turn.work).await;
-                result
-            }
+            Some(turn) => (&mut turn.work).await,
             None => std::future::pending().await,
         }
     }
@@ -97,8 +94,9 @@ impl Pipeline {
             last_seq = %proposal.head.last_seq, flushed_seq = ?self.publishing.flush, "commit begins"
         );
         let engine = Arc::clone(&self.engine);
-        self.turn =
-            Some(Turn::new(async move { TurnResult::Commit(commit_until_known(engine, proposal).await) }));
+        self.turn = Some(Turn::new(async move {
+            TurnResult::Commit(Box::new(commit_until_known(engine, proposal).await))
+        }));
         Ok(())
     }
 
@@ -136,7 +134,7 @@ impl Pipeline {
     pub(super) fn end_turn(&mut self, result: Result<TurnResult, JoinError>) -> Result<(), End> {
         self.turn = None;
         match result {
-            Ok(TurnResult::Commit(committed)) => self.end_commit(committed),
+            Ok(TurnResult::Commit(committed)) => self.end_commit(*committed),
             Ok(TurnResult::Fold(folded)) => self.end_fold(folded),
             Err(e) => Err(End::Fenced(format!("a commit died: {e}"))),
         }

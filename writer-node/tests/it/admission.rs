@@ -50,7 +50,6 @@ async fn waiters_go_on_when_memory_is_free() {
 async fn waiters_are_woken_by_a_lost_lease() {
     let world = World::new();
     let writer = world.leader(small()).await;
-    let other = world.contender("w2", small()).await;
     world.bucket.inject(Rule::on(Op::Put).path("table/*"), Fault::Hang);
     let hurried = Options { patience: Patience::AtMost(Duration::from_millis(1)), ..MEMORY };
     while writer.put(b"key", &[0; 10_000], None, hurried).await.is_ok() {}
@@ -59,10 +58,10 @@ async fn waiters_are_woken_by_a_lost_lease() {
         async move { writer.put(b"late", &[0; 10_000], None, BUCKET).await }
     });
     crate::world::until(&writer, "the waiter", |s| s.waiters == 1).await;
+    world.coordination.set_down(true);
     world.coordination.expire_writer();
     let refused = waiting.await.unwrap();
     assert!(matches!(refused, Err(WriteError::NotLeader { .. })), "{refused:?}");
-    drop(other);
 }
 
 /// And when the writer closes.

@@ -9,10 +9,11 @@ use isle_storage::coordination::memory::MemoryCoordination;
 use isle_storage::coordination::{Coordination, Loaded, NodeInfo};
 use isle_storage::database::Database;
 use isle_storage::environment::{Clock, Environment};
+use isle_storage::format::Compression;
 use isle_storage::ids::{SeqNo, Timestamp};
 use isle_storage::log;
 use isle_storage::manifest::CompactionMode;
-use isle_storage::object::{Bucket, memory::MemoryBucket};
+use isle_storage::object::{Bucket, MemoryBucket};
 use isle_storage::row::{Row, Value};
 use isle_storage::sst::{Block, TableMeta};
 use isle_testkit::fault::FaultBucket;
@@ -57,6 +58,7 @@ pub fn small() -> WriterSettings {
         table_bytes: 64 * 1024,
         table_block_bytes: 2 * 1024,
         slow_down_percent: 100,
+        compression: Compression::None,
         ..WriterSettings::default()
     }
 }
