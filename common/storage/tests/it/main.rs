@@ -10,6 +10,7 @@
 mod golden_tables;
 mod hostile_tables;
 mod log;
+mod manifest;
 mod merges;
 mod object;
 mod rows;

@@ -46,7 +46,7 @@ impl Manifest {
             return Err(format!("table {} is kept with another content", t.name));
         }
         self.names_are_new(&made)?;
-        rewrites(&gone, tables, dropped, judged)?;
+        rewrites(&gone, tables, judged)?;
         if !tables.is_empty() {
             let run = Run { id: RunId(version.0), l0: false, tables: tables.to_vec() };
             self.runs.insert(at, Arc::new(run));
@@ -141,12 +141,7 @@ impl Manifest {
 }
 
 /// Whether `tables` can be a rewriting of `gone`: nothing in it is newer or older, and what was lost was judged.
-fn rewrites(
-    gone: &[Arc<Run>],
-    tables: &[Arc<TableEntry>],
-    dropped: bool,
-    judged: SeqNo,
-) -> Result<(), String> {
+fn rewrites(gone: &[Arc<Run>], tables: &[Arc<TableEntry>], judged: SeqNo) -> Result<(), String> {
     let inputs = || gone.iter().flat_map(|r| &r.tables);
     let min_seq = inputs().map(|t| t.min_seq).min().unwrap_or_default();
     let max_seq = inputs().map(|t| t.max_seq).max().unwrap_or_default();
@@ -171,7 +166,7 @@ fn rewrites(
     if after > before {
         return Err(format!("the job made {after} rows of {before}"));
     }
-    if (dropped || after < before) && judged == SeqNo::ZERO {
+    if after < before && judged == SeqNo::ZERO {
         return Err("the job dropped rows and names no number that it judged against".to_owned());
     }
     Ok(())

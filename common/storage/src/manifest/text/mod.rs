@@ -10,7 +10,7 @@
 //! log chunk 2-00000000000000cd-11..30 len=900 index=700 crc=0x0a1b2c3d time=5..9 raw=2000 starts
 //! log segment 2-00000000000000cd-31..40 len=300 index=200 crc=0x0a1b2c3d time=9..9 raw=400
 //! run 6 l0
-//! table 2-00000000000000cd-1 len=800 meta=600 crc=0x0a1b2c3d from="a" to="k" seq=11..30 time=5..9 rows=20 raw=1000
+//! table 2-00000000000000cd-1 len=800 meta=600 crc=0x0a1b2c3d from="a" to="k" seq=11..30 time=5..9 rows=20 deletes=0 raw=1000
 //! snapshot "nightly" seq=30 created=9
 //! retired log/….seg len=300 version=6
 //! commit 7 0123456789abcdef

@@ -1,0 +1,12 @@
+//! The manifest: its steps, its rules, its judgements and its two stored forms.
+
+mod build;
+mod checkpoint;
+mod flush_rules;
+mod grow;
+mod judgement;
+mod log_rules;
+mod other_rules;
+mod properties;
+mod scripts;
+mod tree_rules;
