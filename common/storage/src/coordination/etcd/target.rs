@@ -106,6 +106,8 @@ impl Target {
             .with_connect_timeout(settings.request_timeout)
             .with_tcp_keepalive(TCP_KEEPALIVE)
             .with_keep_alive(PING_EVERY, PING_TIMEOUT)
+            // Pings on a connection without a stream break etcd's rules: it closes such a connection after the third,
+            // and whatever is sent at that moment has an unknown outcome. The request timeout watches over these.
             .with_keep_alive_while_idle(false)
             // A member cut off from its peers answers "no leader" instead of serving what it last knew.
             .with_require_leader(true)

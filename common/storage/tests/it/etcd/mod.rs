@@ -1,0 +1,10 @@
+//! The etcd form against a real etcd, with what happens to real ones: killed, stopped, wiped, restored, compacted, and
+//! cut off by the network.
+
+mod commits;
+mod leases;
+mod losses;
+mod proxy;
+mod scene;
+mod server;
+mod watching;

@@ -1,0 +1,190 @@
+//! A real etcd, started from the `etcd` binary on free loopback ports with a folder of its own.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+const INSTALL: &str = "apt-get install -y --no-install-recommends etcd-server etcd-client";
+
+/// How long an etcd may take to become ready.
+const READY_WITHIN: Duration = Duration::from_secs(30);
+
+/// One member, ended when it is dropped.
+pub(crate) struct EtcdServer {
+    dir: TempDir,
+    client: SocketAddr,
+    peer: SocketAddr,
+    flags: Vec<String>,
+    child: Option<Child>,
+}
+
+impl EtcdServer {
+    pub(crate) async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// A member with further flags.
+    pub(crate) async fn start_with(flags: &[&str]) -> Self {
+        let mut server = Self {
+            dir: tempfile::tempdir().unwrap(),
+            client: free_address(),
+            peer: free_address(),
+            flags: flags.iter().map(|f| (*f).to_owned()).collect(),
+            child: None,
+        };
+        server.run().await;
+        server
+    }
+
+    /// Starts it again on the same ports, over whatever data there is.
+    pub(crate) async fn run(&mut self) {
+        let client = format!("http://{}", self.client);
+        let peer = format!("http://{}", self.peer);
+        let mut command = Command::new("etcd");
+        command
+            .args(["--name", "one", "--logger", "zap", "--log-level", "error"])
+            .arg("--data-dir")
+            .arg(self.data())
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster", &format!("one={peer}")])
+            .args(["--heartbeat-interval", "50", "--election-timeout", "250"])
+            .args(&self.flags)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let child = command.spawn().unwrap_or_else(|e| panic!("etcd cannot be started ({e}): {INSTALL}"));
+        self.child = Some(child);
+        self.wait_until_ready().await;
+    }
+
+    async fn wait_until_ready(&mut self) {
+        let until = Instant::now() + READY_WITHIN;
+        while !is_healthy(self.client).await {
+            let ended = self.child.as_mut().and_then(|c| c.try_wait().unwrap());
+            assert!(ended.is_none(), "etcd has ended: {ended:?}");
+            assert!(Instant::now() < until, "etcd is not ready after {READY_WITHIN:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Where clients reach it.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.client
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// SIGSTOP: connections stay open, nobody answers.
+    pub(crate) fn pause(&self) {
+        self.signal("-STOP");
+    }
+
+    /// SIGCONT.
+    pub(crate) fn resume(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.child.as_ref().expect("it runs").id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+
+    /// Killed, emptied and started again with the same flags: the cluster id is the same.
+    pub(crate) async fn wipe(&mut self) {
+        self.kill();
+        std::fs::remove_dir_all(self.data()).unwrap();
+        self.run().await;
+    }
+
+    /// A copy of its data, taken while it is stopped for a moment.
+    pub(crate) async fn backup(&mut self) -> TempDir {
+        self.kill();
+        let copy = tempfile::tempdir().unwrap();
+        copy_folder(&self.data(), copy.path());
+        self.run().await;
+        copy
+    }
+
+    /// Killed and started again over a copy taken before.
+    pub(crate) async fn restore(&mut self, copy: &TempDir) {
+        self.kill();
+        std::fs::remove_dir_all(self.data()).unwrap();
+        copy_folder(copy.path(), &self.data());
+        self.run().await;
+    }
+
+    fn data(&self) -> std::path::PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// Runs `etcdctl` and returns what it prints.
+    pub(crate) fn ctl(&self, args: &[&str]) -> String {
+        let output = Command::new("etcdctl")
+            .env("ETCDCTL_API", "3")
+            .args(["--endpoints", &self.client.to_string()])
+            .args(args)
+            .output()
+            .unwrap_or_else(|e| panic!("etcdctl cannot be started ({e}): {INSTALL}"));
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(output.status.success(), "etcdctl {args:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    /// The newest revision.
+    pub(crate) fn revision(&self) -> i64 {
+        let answer = self.ctl(&["get", "nothing", "--write-out", "json"]);
+        let (_, rest) = answer.split_once("\"revision\":").expect("a header");
+        rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap()
+    }
+}
+
+impl Drop for EtcdServer {
+    fn drop(&mut self) {
+        if self.child.is_some() {
+            self.kill();
+        }
+    }
+}
+
+async fn is_healthy(address: SocketAddr) -> bool {
+    let asked = async {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(b"GET /health HTTP/1.0\r\n\r\n").await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        Ok::<_, std::io::Error>(answer)
+    };
+    match tokio::time::timeout(Duration::from_secs(1), asked).await {
+        Ok(Ok(answer)) => answer.contains("\"health\":\"true\""),
+        _ => false,
+    }
+}
+
+/// An address nobody listens on at present.
+pub(crate) fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
