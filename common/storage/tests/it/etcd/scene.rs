@@ -16,8 +16,8 @@ use isle_storage::database::Database;
 use isle_storage::environment::Environment;
 use isle_storage::ids::{CommitId, Incarnation, SeqNo, Timestamp};
 use isle_storage::manifest::{Author, Change, CompactionMode, Edit, Manifest, Snapshot};
-use isle_storage::object::Bucket;
-use isle_storage::object::memory::MemoryBucket;
+use isle_storage::object::{Bucket, MemoryBucket};
+use tokio::time::Instant;
 
 use super::server::EtcdServer;
 
@@ -54,7 +54,8 @@ impl Scene {
     pub(crate) fn settings_for(&self, addresses: &[std::net::SocketAddr]) -> EtcdSettings {
         let hosts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
         let mut settings = EtcdSettings::new(format!("etcd://{}", hosts.join(",")));
-        settings.lease_ttl = Duration::from_secs(2);
+        settings.request_timeout = Duration::from_millis(1500);
+        settings.lease_ttl = Duration::from_secs(3);
         settings.heartbeat = Duration::from_millis(300);
         settings
     }
@@ -110,8 +111,13 @@ pub(crate) async fn take_over(db: &Database, name: &str) -> (Claim, Loaded) {
 
 /// An edit that takes a snapshot of this name: small, harmless, and visible in the manifest.
 pub(crate) fn snapshot_edit(db: &Database, on: &Manifest, name: &str, authority: &Authority) -> Edit {
-    let snapshot =
-        Snapshot { seq: SeqNo::ZERO, created: Timestamp(1), expires: None, extra: BTreeMap::new() };
+    let snapshot = Snapshot {
+        seq: SeqNo::ZERO,
+        created: Timestamp(1),
+        expires: None,
+        holds_log: false,
+        extra: BTreeMap::new(),
+    };
     Edit {
         version: on.version.next(),
         lineage: on.lineage,
@@ -137,9 +143,15 @@ pub(crate) fn propose(db: &Database, on: &Loaded, name: &str, authority: &Author
 /// One committed edit on top of the newest manifest.
 pub(crate) async fn commit_snapshot(db: &Database, name: &str) -> HeadState {
     let loaded = db.coordination.load().await.unwrap();
-    match db.coordination.commit(&propose(db, &loaded, name, &Authority::Observer)).await {
-        CommitOutcome::Committed(state) => state,
-        other => panic!("{name} was not committed: {other:?}"),
+    let proposal = propose(db, &loaded, name, &Authority::Observer);
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match db.coordination.commit(&proposal).await {
+            CommitOutcome::Committed(state) => return state,
+            // A busy machine: the identical transaction again.
+            CommitOutcome::Unknown(_) if Instant::now() < until => {}
+            other => panic!("{name} was not committed: {other:?}"),
+        }
     }
 }
 
@@ -188,6 +200,11 @@ impl Watched {
 
     pub(crate) async fn until_alive(&mut self) {
         while !matches!(self.next().await, WatchEvent::Alive(_)) {}
+    }
+
+    /// Until a sign of life that was asked for after `since`.
+    pub(crate) async fn until_fresh_since(&mut self, since: Instant) {
+        while !matches!(self.next().await, WatchEvent::Alive(at) if at > since) {}
     }
 
     /// The next change, which must be this snapshot being taken.

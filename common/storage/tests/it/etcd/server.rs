@@ -31,7 +31,7 @@ impl EtcdServer {
     /// A member with further flags.
     pub(crate) async fn start_with(flags: &[&str]) -> Self {
         let mut server = Self {
-            dir: tempfile::tempdir().unwrap(),
+            dir: folder(),
             client: free_address(),
             peer: free_address(),
             flags: flags.iter().map(|f| (*f).to_owned()).collect(),
@@ -110,7 +110,7 @@ impl EtcdServer {
     /// A copy of its data, taken while it is stopped for a moment.
     pub(crate) async fn backup(&mut self) -> TempDir {
         self.kill();
-        let copy = tempfile::tempdir().unwrap();
+        let copy = folder();
         copy_folder(&self.data(), copy.path());
         self.run().await;
         copy
@@ -169,6 +169,13 @@ async fn is_healthy(address: SocketAddr) -> bool {
         Ok(Ok(answer)) => answer.contains("\"health\":\"true\""),
         _ => false,
     }
+}
+
+/// A folder that goes away with its owner; in memory where there is such a place, as dozens of members that all wait for
+/// one disk answer nobody in time.
+fn folder() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
 }
 
 /// An address nobody listens on at present.
