@@ -23,7 +23,12 @@ pub fn block(data: &[u8]) {
     assert_eq!(forward, backward);
     let mut cursor = block.cursor();
     cursor.first();
+    let mut before: Option<(Vec<u8>, SeqNo)> = None;
     while let Some(row) = cursor.row() {
+        let ascends =
+            |(key, seq): &(Vec<u8>, SeqNo)| key[..] < *row.key || (key == row.key && *seq > row.seq);
+        assert!(before.as_ref().is_none_or(ascends));
+        before = Some((row.key.to_vec(), row.seq));
         assert_eq!(block.get_ref(row.key, row.seq), LookupRef::Found(row));
         let mut sought = block.cursor();
         sought.seek(row.key);

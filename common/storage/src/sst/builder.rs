@@ -104,7 +104,8 @@ impl TableBuilder {
         }
     }
 
-    /// Appends the next row; panics in debug builds where the order is broken. In release builds such a table is
+    /// Appends the next row, whose key and value must fit a block ([`crate::format::MAX_BLOCK_RAW`], four times the
+    /// largest inline value). Panics in debug builds where the order is broken; in release builds such a table is
     /// refused when it is read.
     pub fn push(&mut self, row: RowRef<'_>) {
         let shared = common_prefix(&self.last_key, row.key);

@@ -95,3 +95,80 @@ impl Walk<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::block_encoder::BlockEncoder;
+    use super::*;
+    use crate::ids::Timestamp;
+    use crate::row::{RowRef, ValueRef};
+
+    /// A block of these rows, each with as many bytes shared as given, however wrong that is.
+    fn block(rows: &[(&[u8], u64, usize)]) -> Vec<u8> {
+        let mut encoder = BlockEncoder::new(0);
+        for (key, seq, shared) in rows {
+            let value = ValueRef::Put(b"v");
+            let row = RowRef { key, seq: SeqNo(*seq), time: Timestamp(9), expires: None, value };
+            encoder.push(&row, *shared);
+        }
+        encoder.take()
+    }
+
+    fn refused(raw: Vec<u8>) -> Option<String> {
+        Block::from_raw(raw.into()).err().map(|e| e.to_string())
+    }
+
+    #[track_caller]
+    fn assert_refused(raw: Vec<u8>, why: &str) {
+        let message = refused(raw).unwrap_or_default();
+        assert!(message.contains(why), "{message:?}");
+    }
+
+    /// A release build does not check what is pushed into a table: its readers do.
+    #[test]
+    fn rows_out_of_order_are_refused() {
+        assert_eq!(refused(block(&[(b"a", 2, 0), (b"a", 1, 1), (b"b", 9, 0)])), None);
+        assert_refused(block(&[(b"a", 2, 0), (b"a", 2, 1)]), "does not follow");
+        assert_refused(block(&[(b"a", 2, 0), (b"a", 3, 1)]), "does not follow");
+        assert_refused(block(&[(b"b", 2, 0), (b"a", 1, 0)]), "does not follow");
+        assert_refused(block(&[(b"ab", 2, 0), (b"a", 1, 1)]), "does not follow");
+    }
+
+    #[test]
+    fn keys_that_lean_on_nothing_are_refused() {
+        assert_refused(block(&[(b"ab", 2, 0), (b"abcd", 1, 3)]), "malformed");
+        assert_refused(block(&[(b"", 2, 0)]), "malformed");
+        let mut moved = block(&[(b"a", 2, 0), (b"b", 1, 0)]);
+        let restart = moved.len() - 12;
+        moved[restart] += 1;
+        assert_refused(moved, "no restart point");
+    }
+
+    /// The memory of a reverse scan rests on it.
+    #[test]
+    fn rows_far_from_a_restart_point_are_refused() {
+        let keys: Vec<[u8; 2]> = (0..200u16).map(u16::to_be_bytes).collect();
+        let rows: Vec<(&[u8], u64, usize)> = keys.iter().map(|k| (&k[..], 1, 1)).collect();
+        assert_eq!(refused(block(&rows)), None);
+        let mut only_one = block(&rows);
+        let counts = only_one.split_off(only_one.len() - 8);
+        only_one.truncate(only_one.len() - 4 * 13 + 4);
+        only_one.extend_from_slice(&1u32.to_le_bytes());
+        only_one.extend_from_slice(&counts[4..]);
+        assert_refused(only_one, "far from a restart point");
+    }
+
+    #[test]
+    fn wrong_counts_are_refused() {
+        let good = block(&[(b"a", 2, 0), (b"b", 1, 0)]);
+        for (from_end, why) in [(4, "were stated"), (8, "")] {
+            let mut bad = good.clone();
+            let at = bad.len() - from_end;
+            bad[at] += 1;
+            assert_refused(bad, why);
+        }
+        for cut in 0..good.len() {
+            assert!(refused(good[..cut].to_vec()).is_some(), "{cut} bytes");
+        }
+    }
+}
