@@ -210,6 +210,18 @@ pub fn parse_edit(path: &str) -> Option<Version> {
     Some(Version(path.strip_prefix("manifest/edit-")?.parse().ok()?))
 }
 
+/// `manifest/fold-<n:020>`: the bucket backend's numbered fold records, never deleted.
+#[must_use]
+pub fn fold(n: u64) -> ObjectPath {
+    ObjectPath::built(format!("manifest/fold-{n:020}"))
+}
+
+/// The number in a fold record's name; `None` where the path is not one.
+#[must_use]
+pub fn parse_fold(path: &str) -> Option<u64> {
+    path.strip_prefix("manifest/fold-")?.parse().ok()
+}
+
 /// `manifest/bigedit-<version:020>-<nonce:016x>`: an edit too large for the coordination service, which then holds a
 /// reference to this object.
 #[must_use]

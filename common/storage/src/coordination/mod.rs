@@ -20,6 +20,7 @@ use crate::manifest::{CheckpointRef, Edit, Head, Manifest};
 use crate::object::{StoreError, StoreErrorKind};
 
 pub mod backoff;
+pub mod bucket;
 pub mod checkpoint;
 pub mod claim;
 pub mod commit;
@@ -33,6 +34,7 @@ pub mod lineage;
 pub mod memory;
 mod roll;
 pub mod sealed;
+pub mod settings;
 mod write_once;
 
 /// Which form drives a database; chosen at creation and recorded in `isle.json`.
