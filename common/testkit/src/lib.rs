@@ -4,4 +4,5 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a broken promise ends the test that met it")]
 
 pub mod contract;
+pub mod coordination;
 pub mod fault;

@@ -8,6 +8,7 @@
 )]
 
 #[cfg(feature = "etcd")]
+mod coordination;
 mod etcd;
 mod golden_tables;
 mod hostile_tables;

@@ -3,5 +3,7 @@
 //! A suite panics at the first broken promise, with what was done and what came back.
 
 mod bucket;
+pub mod coordination;
 
 pub use bucket::{BucketContract, bucket};
+pub use coordination::coordination;

@@ -19,9 +19,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Inner;
-use crate::coordination::{
-    Authority, CommitOutcome, CoordinationError, JobAttempt, Lease, NodeInfo, commit,
-};
+use crate::coordination::{Authority, CommitOutcome, CoordinationError, JobAttempt, Lease, NodeInfo, commit};
 use crate::ids::{CommitId, JobId};
 use crate::manifest::{Author, Change, Edit, JobClaim, Manifest};
 

@@ -113,7 +113,6 @@ struct Inner {
 /// The pauses and periods of the settings.
 #[derive(Debug, Clone, Copy)]
 struct Pace {
-    poll: (Duration, Duration),
     beat: Duration,
     stale: Duration,
 }
@@ -164,21 +163,16 @@ impl BucketCoordination {
         bucket: Arc<dyn Bucket>,
         env: &Environment,
     ) -> Arc<Self> {
-        let poll =
-            (Duration::from_millis(settings.poll_min_ms), Duration::from_millis(settings.poll_max_ms));
+        let pauses = Backoff::new(
+            Duration::from_millis(settings.poll_min_ms),
+            Duration::from_millis(settings.poll_max_ms),
+        );
         let pace = Pace {
-            poll,
             beat: Duration::from_secs(settings.job_beat_seconds),
             stale: Duration::from_secs(settings.job_stale_seconds),
         };
         let now = Instant::now();
-        let seen = Seen {
-            tip: None,
-            dropped: 0,
-            trouble: None,
-            look_at: now,
-            pauses: Backoff::new(poll.0, poll.1),
-        };
+        let seen = Seen { tip: None, dropped: 0, trouble: None, look_at: now, pauses };
         let inner = Inner {
             bucket,
             env: env.clone(),
@@ -327,7 +321,8 @@ impl Coordination for BucketCoordination {
 
     fn describe(&self) -> String {
         let seen = self.inner.seen.lock();
-        let at = seen.tip.as_ref().map_or("nothing loaded yet".to_owned(), |t| format!("version {}", t.version()));
+        let at =
+            seen.tip.as_ref().map_or("nothing loaded yet".to_owned(), |t| format!("version {}", t.version()));
         let trouble = seen.trouble.as_ref().map(|t| format!(", {t}")).unwrap_or_default();
         format!("objects in {} ({at}{trouble})", self.inner.bucket.url())
     }

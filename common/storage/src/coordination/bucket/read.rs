@@ -160,7 +160,11 @@ impl Inner {
     }
 
     /// Edits after `at` up to the first that is not there: those known to be listed in parallel, then one by one.
-    async fn edits_after(&self, at: Version, listed: Version) -> Result<Vec<NumberedEdit>, CoordinationError> {
+    async fn edits_after(
+        &self,
+        at: Version,
+        listed: Version,
+    ) -> Result<Vec<NumberedEdit>, CoordinationError> {
         let end = at.0 + BATCH;
         let known = at.0 + 1..=listed.0.min(end);
         let mut found = Vec::new();

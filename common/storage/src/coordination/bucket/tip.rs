@@ -71,7 +71,10 @@ impl Tip {
         let (edit, state) = numbered.step(&self.state);
         let manifest = match &edit {
             Some(edit) => self.manifest.apply(edit).map_err(|e| {
-                CoordinationError::Damaged(format!("{} does not replay: {e}", crate::names::edit(edit.version)))
+                CoordinationError::Damaged(format!(
+                    "{} does not replay: {e}",
+                    crate::names::edit(edit.version)
+                ))
             })?,
             None => self.manifest.skip_void(state.head.version),
         };

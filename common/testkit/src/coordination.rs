@@ -1,0 +1,166 @@
+//! A coordination service that loses answers on command.
+//!
+//! It wraps any form, so that what is proven of one form's resolution of lost answers is proven of all.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use isle_storage::coordination::{
+    Backend, ClaimAttempt, CommitOutcome, Coordination, CoordinationError, HeadState, JobAttempt, LeaderInfo,
+    Loaded, Member, NodeInfo, Proposal, WatchEvent,
+};
+use isle_storage::ids::{Incarnation, JobId, Version};
+use isle_storage::manifest::{CheckpointRef, Manifest};
+use parking_lot::Mutex;
+
+/// What happens to one commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommitFault {
+    /// It is applied (if it can be), and the answer is lost.
+    LoseReply,
+    /// It is applied, and the client's own retry brings back the second copy's answer: the head is not the base.
+    AnswerOfTheCopy,
+    /// It never arrives.
+    LoseRequest,
+    /// It is under way, and arrives when [`LossyCoordination::deliver`] says so.
+    Late,
+}
+
+/// A coordination service whose answers to commits can be lost.
+#[derive(Debug)]
+pub struct LossyCoordination {
+    inner: Arc<dyn Coordination>,
+    faults: Mutex<VecDeque<CommitFault>>,
+    late: Mutex<Vec<Proposal>>,
+    attempts: Mutex<u64>,
+}
+
+impl LossyCoordination {
+    /// A faultless decorator over `inner`.
+    #[must_use]
+    pub fn new(inner: Arc<dyn Coordination>) -> Arc<Self> {
+        Arc::new(Self { inner, faults: Mutex::default(), late: Mutex::default(), attempts: Mutex::new(0) })
+    }
+
+    /// The next commit that no earlier fault waits for meets this one.
+    pub fn inject(&self, fault: CommitFault) {
+        self.faults.lock().push_back(fault);
+    }
+
+    /// Removes every fault that has not struck yet.
+    pub fn heal(&self) {
+        self.faults.lock().clear();
+    }
+
+    /// Commits asked for so far.
+    #[must_use]
+    pub fn attempts(&self) -> u64 {
+        *self.attempts.lock()
+    }
+
+    /// The commits under way arrive now, in order; their outcomes, which nobody was told.
+    pub async fn deliver(&self) -> Vec<CommitOutcome> {
+        let late = std::mem::take(&mut *self.late.lock());
+        let mut outcomes = Vec::new();
+        for proposal in &late {
+            outcomes.push(self.inner.commit(proposal).await);
+        }
+        outcomes
+    }
+}
+
+#[async_trait]
+impl Coordination for LossyCoordination {
+    async fn commit(&self, proposal: &Proposal) -> CommitOutcome {
+        *self.attempts.lock() += 1;
+        let fault = self.faults.lock().pop_front();
+        let lost = || CommitOutcome::Unknown("an injected fault lost the answer".to_owned());
+        match fault {
+            None => self.inner.commit(proposal).await,
+            Some(CommitFault::LoseReply) => {
+                self.inner.commit(proposal).await;
+                lost()
+            }
+            Some(CommitFault::AnswerOfTheCopy) => {
+                self.inner.commit(proposal).await;
+                CommitOutcome::Moved
+            }
+            Some(CommitFault::LoseRequest) => lost(),
+            Some(CommitFault::Late) => {
+                self.late.lock().push(proposal.clone());
+                lost()
+            }
+        }
+    }
+
+    fn backend(&self) -> Backend {
+        self.inner.backend()
+    }
+
+    async fn bootstrap(
+        &self,
+        genesis: &Manifest,
+        checkpoint: &CheckpointRef,
+    ) -> Result<bool, CoordinationError> {
+        self.inner.bootstrap(genesis, checkpoint).await
+    }
+
+    async fn exists(&self) -> Result<bool, CoordinationError> {
+        self.inner.exists().await
+    }
+
+    async fn load(&self) -> Result<Loaded, CoordinationError> {
+        self.inner.load().await
+    }
+
+    async fn fold(&self, base: &HeadState, checkpoint: &CheckpointRef, keep: usize) -> CommitOutcome {
+        self.inner.fold(base, checkpoint, keep).await
+    }
+
+    fn watch(&self, from: &HeadState) -> BoxStream<'static, WatchEvent> {
+        self.inner.watch(from)
+    }
+
+    async fn claim_writer(
+        &self,
+        node: &NodeInfo,
+        incarnation: Incarnation,
+    ) -> Result<ClaimAttempt, CoordinationError> {
+        self.inner.claim_writer(node, incarnation).await
+    }
+
+    async fn leader(&self) -> Result<Option<LeaderInfo>, CoordinationError> {
+        self.inner.leader().await
+    }
+
+    async fn vacancy(&self, at_most: Duration) {
+        self.inner.vacancy(at_most).await;
+    }
+
+    async fn claim_job(&self, job: JobId, node: &NodeInfo) -> Result<JobAttempt, CoordinationError> {
+        self.inner.claim_job(job, node).await
+    }
+
+    async fn job_is_claimed(&self, job: JobId) -> Result<bool, CoordinationError> {
+        self.inner.job_is_claimed(job).await
+    }
+
+    async fn raise_gc_floor(&self, version: Version) -> Result<Version, CoordinationError> {
+        self.inner.raise_gc_floor(version).await
+    }
+
+    async fn register(&self, member: &Member) -> Result<(), CoordinationError> {
+        self.inner.register(member).await
+    }
+
+    async fn members(&self) -> Result<Vec<Member>, CoordinationError> {
+        self.inner.members().await
+    }
+
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+}
