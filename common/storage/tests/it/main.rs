@@ -7,8 +7,8 @@
     reason = "helpers of tests are tests"
 )]
 
-#[cfg(feature = "etcd")]
 mod coordination;
+#[cfg(feature = "etcd")]
 mod etcd;
 mod golden_tables;
 mod hostile_tables;
