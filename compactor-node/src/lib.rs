@@ -1,3 +1,21 @@
-//! x
+//! Isle's compactor: merges tables, writes checkpoints, deletes what nothing needs.
+//!
+//! Planner ([`plan`], pure: manifest in, plan out) and executor ([`execute`]: plan in, edit out) are apart, and so are
+//! the judgement of garbage ([`garbage`], pure) and the collector ([`collector`]) that acts on it. [`Compactor`] runs
+//! them as a daemon, [`once`] as a bounded run.
+
+pub mod collector;
+pub mod compactor;
+pub mod error;
+pub mod execute;
+pub mod garbage;
+pub mod job;
+pub mod metrics;
+pub mod once;
 pub mod plan;
 pub mod settings;
+pub mod source;
+
+pub use compactor::{Compactor, CompactorStatus, MergeReport};
+pub use error::JobError;
+pub use settings::CompactorSettings;

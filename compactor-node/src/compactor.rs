@@ -1,0 +1,468 @@
+//! The compactor: three loops that never wait for one another, and the single run for cron.
+//!
+//! | loop | wakes when | does |
+//! | --- | --- | --- |
+//! | merge | the manifest has changed, or somebody asked | plans, claims, merges, commits |
+//! | checkpoints | the manifest has changed | folds when due; trims the log; drops expired snapshots |
+//! | garbage | something was retired, or its grace ends | one collector pass |
+//!
+//! They are apart so that deletes never hold up merges and checkpoints never starve behind them. All of them sleep on
+//! the follower's view of the head: an idle database sees no request from here.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use isle_storage::coordination::follow::{self, Current};
+use isle_storage::coordination::{Authority, Loaded, NodeInfo, fold};
+use isle_storage::database::Database;
+use isle_storage::ids::JobId;
+use isle_storage::manifest::{Author, Change, Manifest};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::collector;
+use crate::error::JobError;
+use crate::execute;
+use crate::job;
+use crate::metrics::CompactorMetrics;
+use crate::plan::{self, MergePlan};
+use crate::settings::CompactorSettings;
+
+/// What a merge did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct MergeReport {
+    /// Runs merged.
+    pub inputs: usize,
+    /// Bytes read.
+    pub bytes_read: u64,
+    /// Bytes written.
+    pub bytes_written: u64,
+    /// Rows read.
+    pub rows_in: u64,
+    /// Rows written.
+    pub rows_out: u64,
+}
+
+/// What the compactor is doing and has done since it started.
+#[derive(Debug, Clone, Default, serde::Serialize)]
+pub struct CompactorStatus {
+    /// Whether merges are paused.
+    pub paused: bool,
+    /// The manifest's version, 0 before the first load.
+    pub version: u64,
+    /// L0 runs.
+    pub l0_runs: usize,
+    /// Sorted runs, L0 included.
+    pub runs: usize,
+    /// Tables.
+    pub tables: usize,
+    /// Objects retired and not yet deleted.
+    pub retired: usize,
+    /// Bytes that should have been merged by now.
+    pub debt_bytes: u64,
+    /// The merge under way, if any.
+    pub merging: Option<String>,
+    /// Merges done.
+    pub merges: u64,
+    /// Bytes they read.
+    pub bytes_read: u64,
+    /// Bytes they wrote.
+    pub bytes_written: u64,
+    /// Checkpoints written.
+    pub checkpoints: u64,
+    /// Objects deleted.
+    pub deleted: u64,
+    /// The newest failure of each loop, while it lasts.
+    pub trouble: std::collections::BTreeMap<&'static str, String>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    db: Database,
+    node: NodeInfo,
+    settings: CompactorSettings,
+    metrics: CompactorMetrics,
+    current: watch::Receiver<Option<Current>>,
+    paused: watch::Sender<bool>,
+    full: Mutex<Option<JobId>>,
+    asked: Notify,
+    status: Mutex<CompactorStatus>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// A running compactor. Cloning is cheap.
+#[derive(Debug, Clone)]
+pub struct Compactor(Arc<Shared>);
+
+impl Compactor {
+    /// Starts the loops over `db`.
+    ///
+    /// # Errors
+    /// A sentence naming the setting that is wrong.
+    pub fn open(db: Database, node: NodeInfo, settings: CompactorSettings) -> Result<Self, String> {
+        let this = Self::idle(db, node, settings)?;
+        this.spawn("merge", |c| async move { c.merge_loop().await });
+        this.spawn("checkpoint", |c| async move { c.checkpoint_loop().await });
+        this.spawn("garbage", |c| async move { c.garbage_loop().await });
+        this.0.tasks.close();
+        Ok(this)
+    }
+
+    /// A compactor whose loops do not run: for [`crate::once`].
+    pub(crate) fn idle(db: Database, node: NodeInfo, settings: CompactorSettings) -> Result<Self, String> {
+        settings.validate()?;
+        let metrics = CompactorMetrics::register(&db.env.metrics);
+        let (mut events, current) = follow::follow(&db);
+        let tasks = TaskTracker::new();
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        // The loops only need the newest manifest; the events are read so that the follower never waits for them.
+        tasks.spawn(async move {
+            loop {
+                tokio::select! {
+                    () = stopped.cancelled() => return,
+                    event = events.recv() => if event.is_none() { return },
+                }
+            }
+        });
+        let shared = Shared {
+            db,
+            node,
+            settings,
+            metrics,
+            current,
+            paused: watch::Sender::new(false),
+            full: Mutex::new(None),
+            asked: Notify::new(),
+            status: Mutex::default(),
+            stop,
+            tasks,
+        };
+        Ok(Self(Arc::new(shared)))
+    }
+
+    /// What it is doing and has done.
+    #[must_use]
+    pub fn status(&self) -> CompactorStatus {
+        let mut status = self.0.status.lock().clone();
+        status.paused = *self.0.paused.borrow();
+        if let Some(current) = self.0.current.borrow().as_ref() {
+            let m = &current.manifest;
+            status.version = m.version.0;
+            status.l0_runs = m.runs.iter().filter(|r| r.l0).count();
+            status.runs = m.runs.len();
+            status.tables = m.tables().count();
+            status.retired = m.retired.len();
+            status.debt_bytes = plan::debt_bytes(m, &self.0.settings);
+            if let Some(why) = &current.trouble {
+                status.trouble.insert("follow", why.clone());
+            }
+        } else {
+            status.trouble.entry("follow").or_insert_with(|| "the manifest has not been loaded yet".to_owned());
+        }
+        status
+    }
+
+    /// Asks for a merge of everything into one run; answers with the id of the request.
+    #[must_use]
+    pub fn compact(&self) -> JobId {
+        let id = *self.0.full.lock().get_or_insert_with(|| JobId(self.0.db.env.entropy.next_u64()));
+        self.0.asked.notify_one();
+        id
+    }
+
+    /// Starts no further merge until [`Compactor::resume`]; checkpoints and garbage go on.
+    pub fn pause(&self) {
+        self.0.paused.send_replace(true);
+    }
+
+    /// Merges again.
+    pub fn resume(&self) {
+        self.0.paused.send_replace(false);
+    }
+
+    /// Stops: work under way is dropped, its claim given back, its outputs taken back.
+    pub async fn close(&self) {
+        self.0.stop.cancel();
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+
+    /// Where the head can be followed.
+    #[must_use]
+    pub fn current(&self) -> watch::Receiver<Option<Current>> {
+        self.0.current.clone()
+    }
+
+    pub(crate) fn db(&self) -> &Database {
+        &self.0.db
+    }
+
+    pub(crate) fn settings(&self) -> &CompactorSettings {
+        &self.0.settings
+    }
+
+    fn spawn<F: Future<Output = ()> + Send + 'static>(&self, name: &'static str, body: impl FnOnce(Self) -> F) {
+        let stop = self.0.stop.clone();
+        let body = body(self.clone());
+        self.0.tasks.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => tracing::debug!(r#loop = name, "stopped"),
+                () = body => {}
+            }
+        });
+    }
+
+    async fn merge_loop(self) {
+        let mut view = self.0.current.clone();
+        let mut paused = self.0.paused.subscribe();
+        let mut backoff = Backoff::new(&self.0.settings);
+        loop {
+            let planned = if *paused.borrow_and_update() { None } else { self.next_merge(&mut view) };
+            let Some(planned) = planned else {
+                tokio::select! {
+                    changed = view.changed() => if changed.is_err() { return },
+                    changed = paused.changed() => if changed.is_err() { return },
+                    () = self.0.asked.notified() => {}
+                }
+                continue;
+            };
+            match self.merge(&planned).await {
+                Ok(_) => self.well("merge", &mut backoff),
+                Err(error) => self.ill("merge", &error, &mut backoff).await,
+            }
+        }
+    }
+
+    fn next_merge(&self, view: &mut watch::Receiver<Option<Current>>) -> Option<MergePlan> {
+        let current = view.borrow_and_update();
+        let manifest = &current.as_ref()?.manifest;
+        self.0.metrics.observe(manifest, &self.0.settings);
+        if self.0.full.lock().is_some() {
+            let planned = plan::full(manifest, &self.0.settings);
+            if planned.is_none() {
+                *self.0.full.lock() = None;
+            }
+            return planned;
+        }
+        plan::merge(manifest, &self.0.settings)
+    }
+
+    /// Claims, merges, commits.
+    ///
+    /// # Errors
+    /// [`JobError`]; the outputs were taken back unless the commit's outcome is unknown.
+    pub(crate) async fn merge(&self, planned: &MergePlan) -> Result<MergeReport, JobError> {
+        let shared = &self.0;
+        let id = planned.job();
+        let started = Instant::now();
+        shared.status.lock().merging = Some(format!("{} runs, {}", planned.inputs.len(), planned.reason));
+        let result = job::under_claim(&shared.db, &shared.node, id, async |authority| {
+            self.merge_claimed(planned, id, &authority).await
+        })
+        .await;
+        let mut status = shared.status.lock();
+        status.merging = None;
+        let report = result?;
+        status.merges += 1;
+        status.bytes_read += report.bytes_read;
+        status.bytes_written += report.bytes_written;
+        drop(status);
+        *shared.full.lock() = None;
+        shared.metrics.merged(&report);
+        tracing::info!(
+            job = %id,
+            reason = planned.reason,
+            inputs = report.inputs,
+            bytes_read = report.bytes_read,
+            bytes_written = report.bytes_written,
+            rows_in = report.rows_in,
+            rows_out = report.rows_out,
+            seconds = started.elapsed().as_secs_f64(),
+            "merged"
+        );
+        Ok(report)
+    }
+
+    async fn merge_claimed(
+        &self,
+        planned: &MergePlan,
+        id: JobId,
+        authority: &Authority,
+    ) -> Result<MergeReport, JobError> {
+        let db = &self.0.db;
+        // Read after the claim: what the job is checked against is never older than its right to do it.
+        let loaded = db.coordination.load().await?;
+        let replanned = refresh(planned, &loaded.manifest)?;
+        let owner = format!("{id}-{:016x}", db.env.entropy.next_u64());
+        let merged = execute::merge(db, &self.0.settings, &replanned, &loaded.manifest, &owner).await?;
+        let changes = vec![merged.change.clone()];
+        match job::commit_changes(db, authority, &Author::Job(id), changes, loaded).await {
+            Ok(_) => Ok(MergeReport {
+                inputs: replanned.inputs.len(),
+                bytes_read: replanned.bytes,
+                bytes_written: merged.bytes_written,
+                rows_in: merged.rows_in,
+                rows_out: merged.rows_out,
+            }),
+            Err(error) => {
+                if !matches!(error, JobError::Unknown(_)) {
+                    execute::take_back(db, &merged.outputs).await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn checkpoint_loop(self) {
+        let mut view = self.0.current.clone();
+        let mut backoff = Backoff::new(&self.0.settings);
+        loop {
+            let loaded = view.borrow_and_update().as_ref().map(loaded_of);
+            if let Some(loaded) = loaded {
+                match self.keep_house(&loaded).await {
+                    Ok(()) => self.well("checkpoint", &mut backoff),
+                    Err(error) => {
+                        self.ill("checkpoint", &error, &mut backoff).await;
+                        continue;
+                    }
+                }
+            }
+            if view.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Folds where due, trims the log by its retention, ends expired snapshots.
+    pub(crate) async fn keep_house(&self, loaded: &Loaded) -> Result<(), JobError> {
+        let (db, settings) = (&self.0.db, &self.0.settings);
+        let now = db.env.clock.now();
+        let mut changes = Vec::new();
+        if let Some(trimmed_seq) = plan::trim(&loaded.manifest, settings, now) {
+            changes.push(Change::TrimLog { trimmed_seq });
+        }
+        let expired = loaded.manifest.snapshots.iter().filter(|(_, s)| s.expires.is_some_and(|e| e <= now));
+        changes.extend(expired.map(|(name, _)| Change::DropSnapshot { name: name.clone() }));
+        if !changes.is_empty() {
+            let id = plan::job_named("house");
+            let node = &self.0.node;
+            job::under_claim(db, node, id, async |authority| {
+                let fresh = db.coordination.load().await?;
+                job::commit_changes(db, &authority, &Author::Job(id), changes, fresh).await.map(drop)
+            })
+            .await?;
+            return Ok(());
+        }
+        let bounds = fold::FoldBounds { edits: settings.fold_edits };
+        if fold::is_due(&loaded.manifest, &loaded.state, bounds) && fold::fold(db, loaded).await?.is_some() {
+            self.0.status.lock().checkpoints += 1;
+        }
+        Ok(())
+    }
+
+    async fn garbage_loop(self) {
+        let mut view = self.0.current.clone();
+        let mut backoff = Backoff::new(&self.0.settings);
+        loop {
+            let waiting = view.borrow_and_update().as_ref().is_some_and(|c| !c.manifest.retired.is_empty());
+            let mut again = None;
+            if waiting {
+                match self.collect(false).await {
+                    Ok(pass) => {
+                        self.well("garbage", &mut backoff);
+                        again = pass.again;
+                    }
+                    Err(error) => {
+                        self.ill("garbage", &error, &mut backoff).await;
+                        continue;
+                    }
+                }
+            }
+            let pause = again.unwrap_or(Duration::MAX);
+            // Every flush retires something; the grace, not the flush, decides when to look again.
+            if waiting && again.is_some() {
+                tokio::time::sleep(pause).await;
+            } else if view.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// One collector pass.
+    pub(crate) async fn collect(&self, dry_run: bool) -> Result<collector::Pass, JobError> {
+        let pass = collector::pass(&self.0.db, &self.0.node, &self.0.settings, dry_run).await?;
+        if !dry_run {
+            self.0.status.lock().deleted += pass.deleted;
+            self.0.metrics.collected(&pass);
+        }
+        Ok(pass)
+    }
+
+    fn well(&self, name: &'static str, backoff: &mut Backoff) {
+        backoff.reset();
+        self.0.status.lock().trouble.remove(name);
+    }
+
+    async fn ill(&self, name: &'static str, error: &JobError, backoff: &mut Backoff) {
+        let pause = backoff.next();
+        match error {
+            JobError::ClaimedElsewhere(_) | JobError::Stale(_) => {
+                tracing::debug!(r#loop = name, %error, "will plan again");
+            }
+            _ => {
+                tracing::warn!(r#loop = name, %error, retry_in_seconds = pause.as_secs_f64(), "failed; will try again");
+                self.0.status.lock().trouble.insert(name, error.to_string());
+            }
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// The plan against a newer manifest: the same inputs, with today's snapshots and today's bottom.
+fn refresh(planned: &MergePlan, manifest: &Manifest) -> Result<MergePlan, JobError> {
+    let first = planned.inputs.first();
+    let at = manifest
+        .runs
+        .iter()
+        .position(|r| Some(&r.id) == first)
+        .ok_or_else(|| JobError::Stale("an input is gone: another job merged it".to_owned()))?;
+    let mut snapshots: Vec<_> = manifest.snapshots.values().map(|s| s.seq).collect();
+    snapshots.sort_unstable();
+    snapshots.dedup();
+    let bottom = at + planned.inputs.len() == manifest.runs.len();
+    Ok(MergePlan { snapshots, bottom, mode: manifest.compaction.clone(), ..planned.clone() })
+}
+
+fn loaded_of(current: &Current) -> Loaded {
+    Loaded { state: current.state.clone(), manifest: Arc::clone(&current.manifest), as_of: current.as_of }
+}
+
+/// Doubling pauses between failures.
+#[derive(Debug)]
+struct Backoff {
+    first: f64,
+    longest: f64,
+    next: f64,
+}
+
+impl Backoff {
+    fn new(settings: &CompactorSettings) -> Self {
+        let (first, longest) = settings.backoff_seconds;
+        Self { first, longest, next: first }
+    }
+
+    fn reset(&mut self) {
+        self.next = self.first;
+    }
+
+    fn next(&mut self) -> Duration {
+        let pause = self.next;
+        self.next = (self.next * 2.0).min(self.longest);
+        Duration::from_secs_f64(pause)
+    }
+}

@@ -1,0 +1,63 @@
+//! The compactor's metrics.
+
+use std::sync::atomic::AtomicU64;
+
+use isle_storage::environment::Metrics;
+use isle_storage::manifest::Manifest;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+
+use crate::collector::Pass;
+use crate::compactor::MergeReport;
+use crate::plan;
+use crate::settings::CompactorSettings;
+
+type Unsigned = Gauge<u64, AtomicU64>;
+
+/// Everything the compactor counts.
+#[derive(Debug, Clone)]
+pub struct CompactorMetrics {
+    l0_tables: Unsigned,
+    runs: Unsigned,
+    head_version: Unsigned,
+    debt_bytes: Unsigned,
+    bytes: Counter,
+    merges: Counter,
+    garbage: Family<[(&'static str, &'static str); 1], Counter>,
+}
+
+impl CompactorMetrics {
+    /// Registers them.
+    #[must_use]
+    pub fn register(metrics: &Metrics) -> Self {
+        let gauge = |name, help| metrics.register(name, help, Unsigned::default());
+        Self {
+            l0_tables: gauge("l0_tables", "Tables in L0"),
+            runs: gauge("runs", "Sorted runs, L0 included"),
+            head_version: gauge("head_version", "Newest manifest version known"),
+            debt_bytes: gauge("compaction_debt_bytes", "Bytes that should have been merged by now"),
+            bytes: metrics.register("compaction_bytes", "Bytes read and written by merges", Counter::default()),
+            merges: metrics.register("compactions", "Merges committed", Counter::default()),
+            garbage: metrics.register("garbage_objects", "Objects the collector dealt with", Family::default()),
+        }
+    }
+
+    pub(crate) fn observe(&self, manifest: &Manifest, settings: &CompactorSettings) {
+        let l0 = manifest.runs.iter().filter(|r| r.l0).map(|r| r.tables.len() as u64).sum();
+        self.l0_tables.set(l0);
+        self.runs.set(manifest.runs.len() as u64);
+        self.head_version.set(manifest.version.0);
+        self.debt_bytes.set(plan::debt_bytes(manifest, settings));
+    }
+
+    pub(crate) fn merged(&self, report: &MergeReport) {
+        self.merges.inc();
+        self.bytes.inc_by(report.bytes_read + report.bytes_written);
+    }
+
+    pub(crate) fn collected(&self, pass: &Pass) {
+        self.garbage.get_or_create(&[("outcome", "deleted")]).inc_by(pass.deleted);
+        self.garbage.get_or_create(&[("outcome", "failed")]).inc_by(pass.failed);
+    }
+}
