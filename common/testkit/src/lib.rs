@@ -6,3 +6,4 @@
 pub mod contract;
 pub mod coordination;
 pub mod fault;
+pub mod scribe;
