@@ -220,7 +220,7 @@ impl Listing {
         let head = &loaded.state.head.checkpoint;
         let old = garbage::surplus_checkpoints(&self.checkpoints, head.path.as_str());
         let covered = self.checkpoints.get(1).map(|c| c.version.0).unwrap_or_default();
-        let horizon = covered.saturating_sub(settings.keep_edits as u64);
+        let horizon = covered.saturating_sub(fold::KEEP_EDITS as u64);
         let edits = self.big_edits.iter().filter(|(v, _)| v.0 < horizon).map(|(_, path)| path);
         let newest = self.checkpoints.first().map(|c| c.written).unwrap_or_default();
         let grace = Duration::from_secs(settings.grace_seconds);

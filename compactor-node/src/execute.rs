@@ -116,7 +116,7 @@ async fn run(
                     return Err(JobError::Internal("the merge promised a row and had none".to_owned()));
                 };
                 rows += 1;
-                if rewrite.keep(&row) {
+                if let Some(row) = rewrite.judge(row) {
                     if out.is_full_before(&row) {
                         out.finish_table().await?;
                     }
@@ -236,7 +236,9 @@ impl<'a> Outputs<'a> {
             }
         }
         let newest = inputs(plan, manifest)?.iter().map(|r| r.max_seq()).max().unwrap_or_default();
-        let judged = if rows_in == self.rows { SeqNo::ZERO } else { newest };
+        let counts = rewrite.counts();
+        let untouched = counts.kept == counts.judged && counts.expired_to_deletes == 0;
+        let judged = if untouched { SeqNo::ZERO } else { newest };
         Ok(Merged {
             bytes_written: self.entries.iter().map(|e| e.len).sum(),
             rows_in,

@@ -29,8 +29,6 @@ pub struct CompactorSettings {
     pub max_clock_skew_seconds: u64,
     /// A checkpoint is written when this many edits lie beyond the last one.
     pub fold_edits: u64,
-    /// Edits kept behind a checkpoint, so that watchers need not load anew.
-    pub keep_edits: usize,
     /// Store time between the checkpoint that covers an object's retirement and its deletion.
     pub grace_seconds: u64,
     /// Objects one pass of the collector deletes at most.
@@ -57,7 +55,6 @@ impl Default for CompactorSettings {
             upload_bytes_in_flight: 256 << 20,
             max_clock_skew_seconds: 10,
             fold_edits: 256,
-            keep_edits: 1024,
             grace_seconds: 300,
             max_deletes_per_pass: 1000,
             log_retention_seconds: 0,
