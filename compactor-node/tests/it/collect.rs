@@ -1,0 +1,161 @@
+//! Garbage: what is retired goes, after its grace, and nothing else ever does.
+
+use std::time::Duration;
+
+use compactor_node::collector;
+use compactor_node::once::{self, Limits};
+use compactor_node::{CompactorSettings, JobError};
+use futures::TryStreamExt;
+use isle_storage::coordination::CoordinationError;
+use isle_storage::names;
+use isle_storage::object::StoreErrorKind;
+use isle_testkit::embedded::Embedded;
+use isle_testkit::fault::{Fault, Op, Rule};
+use isle_testkit::scribe::Scribe;
+
+use crate::merge::{generation, node, settings};
+use crate::tree;
+
+async fn objects(e: &Embedded, folder: &str) -> Vec<String> {
+    let all: Vec<_> = e.db.bucket.list(folder).try_collect().await.unwrap();
+    let mut names: Vec<String> = all.into_iter().map(|m| m.path).collect();
+    names.sort();
+    names
+}
+
+async fn database_with_garbage() -> (Embedded, Scribe) {
+    let e = Embedded::new().await;
+    let mut scribe = Scribe::take_over(&e.db).await;
+    for n in 0..4 {
+        scribe.append(&generation(n, e.db.env.clock.now())).await;
+        scribe.append(&generation(n + 50, e.db.env.clock.now())).await;
+        scribe.flush().await;
+    }
+    once::once(e.process("compactor"), node("c"), settings(), Limits::default()).await.unwrap();
+    (e, scribe)
+}
+
+async fn pass(e: &Embedded, settings: &CompactorSettings) -> collector::Pass {
+    collector::pass(&e.process("compactor"), &node("c"), settings, false).await.unwrap()
+}
+
+#[tokio::test]
+async fn retired_objects_go_after_the_grace_and_everything_named_stays() {
+    let (e, scribe) = database_with_garbage().await;
+    let settings = settings();
+    let before = e.db.load().await.unwrap().manifest;
+    assert!(before.retired.len() >= 12, "{} retired", before.retired.len());
+    for _ in 0..3 {
+        pass(&e, &settings).await;
+        assert_eq!(e.db.load().await.unwrap().manifest.retired.len(), before.retired.len(), "too early");
+    }
+    e.clock.advance(Duration::from_secs(settings.grace_seconds + 1));
+    let done = pass(&e, &settings).await;
+    assert_eq!(done.again, None, "{done:?}");
+    let manifest = e.db.load().await.unwrap().manifest;
+    assert!(manifest.retired.is_empty());
+    let mut tables: Vec<String> = manifest.tables().map(|t| t.path().to_string()).collect();
+    tables.sort();
+    assert_eq!(objects(&e, "table").await, tables);
+    let mut log: Vec<String> = manifest.log.iter().map(|l| l.path().to_string()).collect();
+    log.sort();
+    assert_eq!(objects(&e, "log").await, log);
+    let (now, last) = (e.db.env.clock.now(), manifest.last_seq);
+    assert_eq!(tree::visible_at(&e.db, &manifest, last, now).await, scribe.visible_at(last, now));
+}
+
+#[tokio::test]
+async fn the_newest_two_checkpoints_are_kept_and_the_database_still_loads() {
+    let (e, mut scribe) = database_with_garbage().await;
+    let settings = CompactorSettings { fold_edits: 1, ..settings() };
+    for n in 0..6 {
+        scribe.append(&generation(n, e.db.env.clock.now())).await;
+        scribe.flush().await;
+        once::once(e.process("compactor"), node("c"), settings.clone(), Limits::default()).await.unwrap();
+        e.clock.advance(Duration::from_secs(settings.grace_seconds + 1));
+    }
+    pass(&e, &settings).await;
+    let manifest_objects = objects(&e, "manifest").await;
+    let checkpoints = manifest_objects.iter().filter(|p| names::parse_checkpoint(p).is_some()).count();
+    assert_eq!(checkpoints, 2, "{manifest_objects:?}");
+    assert!(!manifest_objects.iter().any(|p| p.contains("marker")), "{manifest_objects:?}");
+    e.db.load().await.unwrap();
+}
+
+/// A crash between the deletes and the edit that records them: the next pass goes over it again.
+#[tokio::test]
+async fn an_object_that_cannot_be_deleted_holds_back_no_other() {
+    let (e, _scribe) = database_with_garbage().await;
+    let settings = settings();
+    for _ in 0..2 {
+        pass(&e, &settings).await;
+    }
+    e.clock.advance(Duration::from_secs(settings.grace_seconds + 1));
+    let stubborn = e.db.load().await.unwrap().manifest.retired[1].path.clone();
+    let rule = Rule::on(Op::Delete).path(stubborn.as_str());
+    let fault = e.bucket.inject(rule, Fault::Before(StoreErrorKind::Permanent));
+    let first = pass(&e, &settings).await;
+    assert_eq!(first.failed, 1);
+    assert!(first.again.is_some());
+    let left = e.db.load().await.unwrap().manifest;
+    assert_eq!(left.retired.iter().map(|r| r.path.clone()).collect::<Vec<_>>(), [stubborn]);
+    e.bucket.remove(fault);
+    pass(&e, &settings).await;
+    assert!(e.db.load().await.unwrap().manifest.retired.is_empty());
+}
+
+/// A head that was set back must not let the collector eat what the newer one names.
+#[tokio::test]
+async fn nothing_is_deleted_under_a_head_that_went_back() {
+    let e = Embedded::new().await;
+    let mut scribe = Scribe::take_over(&e.db).await;
+    let backup = e.coordination.backup();
+    for n in 0..4 {
+        scribe.append(&generation(n, e.db.env.clock.now())).await;
+        scribe.flush().await;
+    }
+    let settings = CompactorSettings { fold_edits: 1, ..settings() };
+    once::once(e.process("compactor"), node("c"), settings.clone(), Limits::default()).await.unwrap();
+    e.coordination.restore(&backup);
+    let before = objects(&e, "").await;
+    let refused = collector::pass(&e.process("compactor"), &node("c"), &settings, false).await;
+    assert!(matches!(refused, Err(JobError::Coordination(CoordinationError::Regressed(_)))), "{refused:?}");
+    assert_eq!(objects(&e, "").await, before);
+}
+
+#[tokio::test]
+async fn a_dry_run_changes_nothing() {
+    let (e, _scribe) = database_with_garbage().await;
+    let settings = settings();
+    for _ in 0..2 {
+        pass(&e, &settings).await;
+    }
+    e.clock.advance(Duration::from_secs(settings.grace_seconds + 1));
+    let before = objects(&e, "").await;
+    let version = e.db.load().await.unwrap().manifest.version;
+    let dry = collector::pass(&e.process("compactor"), &node("c"), &settings, true).await.unwrap();
+    assert!(dry.deleted > 0);
+    assert_eq!(objects(&e, "").await, before);
+    assert_eq!(e.db.load().await.unwrap().manifest.version, version);
+}
+
+/// The daemon's loops come to rest: nothing is requested once there is nothing to do.
+#[tokio::test(start_paused = true)]
+async fn an_idle_compactor_makes_no_request() {
+    let (e, _scribe) = database_with_garbage().await;
+    let settings = CompactorSettings { grace_seconds: 1, ..settings() };
+    let compactor = compactor_node::Compactor::open(e.process("compactor"), node("c"), settings).unwrap();
+    let mut view = compactor.current();
+    loop {
+        e.clock.advance(Duration::from_secs(2));
+        if view.borrow_and_update().as_ref().is_some_and(|c| c.manifest.retired.is_empty()) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    e.bucket.take_history();
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert!(e.bucket.history().is_empty(), "{:?}", e.bucket.history());
+    compactor.close().await;
+}
