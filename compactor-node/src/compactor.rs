@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::collector;
 use crate::error::JobError;
@@ -162,13 +162,15 @@ impl Compactor {
                 status.trouble.insert("follow", why.clone());
             }
         } else {
-            status.trouble.entry("follow").or_insert_with(|| "the manifest has not been loaded yet".to_owned());
+            status
+                .trouble
+                .entry("follow")
+                .or_insert_with(|| "the manifest has not been loaded yet".to_owned());
         }
         status
     }
 
-    /// Asks for a merge of everything into one run; answers with the id of the request.
-    #[must_use]
+    /// Asks for a merge of everything into one run; answers with the id of the request, which need not be kept.
     pub fn compact(&self) -> JobId {
         let id = *self.0.full.lock().get_or_insert_with(|| JobId(self.0.db.env.entropy.next_u64()));
         self.0.asked.notify_one();
@@ -206,13 +208,26 @@ impl Compactor {
         &self.0.settings
     }
 
-    fn spawn<F: Future<Output = ()> + Send + 'static>(&self, name: &'static str, body: impl FnOnce(Self) -> F) {
+    fn spawn<F: Future<Output = ()> + Send + 'static>(
+        &self,
+        name: &'static str,
+        body: impl FnOnce(Self) -> F,
+    ) {
         let stop = self.0.stop.clone();
+        let shared = Arc::clone(&self.0);
         let body = body(self.clone());
         self.0.tasks.spawn(async move {
+            let mut running = AbortOnDropHandle::new(tokio::spawn(body));
             tokio::select! {
-                () = stop.cancelled() => tracing::debug!(r#loop = name, "stopped"),
-                () = body => {}
+                () = stop.cancelled() => {
+                    running.abort();
+                    // Wait for the loop to have let go of its claim and its outputs' names.
+                    let _aborted = running.await;
+                }
+                ended = &mut running => if let Err(defect) = ended {
+                    tracing::error!(r#loop = name, %defect, "a defect ended this loop; restart the compactor");
+                    shared.status.lock().trouble.insert(name, format!("ended by a defect: {defect}"));
+                }
             }
         });
     }

@@ -92,7 +92,7 @@ async fn run(
     out: &mut Outputs<'_>,
 ) -> Result<(u64, Rewrite), JobError> {
     let inputs = inputs(plan, manifest)?;
-    let window = (READ_BUDGET / (3 * inputs.len() as u64)).clamp(64 << 10, settings.read_ahead_bytes);
+    let window = (READ_BUDGET / (3 * inputs.len() as u64)).max(64 << 10).min(settings.read_ahead_bytes);
     let mut sources: Vec<Source> = inputs.iter().map(|r| Source::open(db, r, window)).collect();
     let expired = expiry_horizon(db.env.clock.now(), settings);
     let mut rewrite = Rewrite::new(&plan.snapshots, plan.bottom, Some(expired));
@@ -179,9 +179,9 @@ impl<'a> Outputs<'a> {
     /// Whether the open table is large enough and `row` may start the next one: the versions of one key stay together,
     /// so that a run has one candidate table for a key.
     fn is_full_before(&self, row: &RowRef<'_>) -> bool {
-        self.open.as_ref().is_some_and(|b| {
-            b.estimated_len() >= self.settings.table_bytes && b.last_key() != Some(row.key)
-        })
+        self.open
+            .as_ref()
+            .is_some_and(|b| b.estimated_len() >= self.settings.table_bytes && b.last_key() != Some(row.key))
     }
 
     fn push(&mut self, row: RowRef<'_>) {

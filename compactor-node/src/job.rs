@@ -84,7 +84,9 @@ pub async fn commit_changes(
             Resolved::CommittedEarlier(newer) => return Ok(newer),
             Resolved::Moved(newer) => loaded = newer,
             // A job commits no segments, so "through" can only mean that its right is gone.
-            Resolved::Fenced(why) | Resolved::CommittedThrough(_, why) => return Err(JobError::ClaimLost(why)),
+            Resolved::Fenced(why) | Resolved::CommittedThrough(_, why) => {
+                return Err(JobError::ClaimLost(why));
+            }
             Resolved::Unknown(why) => return Err(JobError::Unknown(why)),
         }
     }

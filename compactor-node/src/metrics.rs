@@ -37,9 +37,17 @@ impl CompactorMetrics {
             runs: gauge("runs", "Sorted runs, L0 included"),
             head_version: gauge("head_version", "Newest manifest version known"),
             debt_bytes: gauge("compaction_debt_bytes", "Bytes that should have been merged by now"),
-            bytes: metrics.register("compaction_bytes", "Bytes read and written by merges", Counter::default()),
+            bytes: metrics.register(
+                "compaction_bytes",
+                "Bytes read and written by merges",
+                Counter::default(),
+            ),
             merges: metrics.register("compactions", "Merges committed", Counter::default()),
-            garbage: metrics.register("garbage_objects", "Objects the collector dealt with", Family::default()),
+            garbage: metrics.register(
+                "garbage_objects",
+                "Objects the collector dealt with",
+                Family::default(),
+            ),
         }
     }
 

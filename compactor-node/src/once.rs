@@ -167,7 +167,9 @@ async fn bounded<T>(
 ) -> Result<T, JobError> {
     match deadline {
         None => work.await,
-        Some(at) => tokio::time::timeout_at(at, work).await.unwrap_or(Err(JobError::Stopped("--max-time is over"))),
+        Some(at) => {
+            tokio::time::timeout_at(at, work).await.unwrap_or(Err(JobError::Stopped("--max-time is over")))
+        }
     }
 }
 

@@ -71,7 +71,8 @@ async fn read(db: &Database, run: &Run, window_bytes: u64, tx: &Windows) -> Resu
             let mut blocks = Vec::with_capacity(to - from);
             for i in from..to {
                 let at = meta.block_range(i);
-                let stored = bytes.slice((at.start - window.start) as usize..(at.end - window.start) as usize);
+                let stored =
+                    bytes.slice((at.start - window.start) as usize..(at.end - window.start) as usize);
                 blocks.push(Block::decode(&stored).map_err(|e| damaged(&path, e))?);
             }
             if tx.send(Ok(blocks)).await.is_err() {

@@ -11,7 +11,7 @@ use isle_storage::environment::{Clock, Entropy, Environment, Metrics};
 use isle_storage::ids::Timestamp;
 use isle_storage::manifest::CompactionMode;
 use isle_storage::object::Bucket;
-use isle_storage::object::memory::MemoryBucket;
+use isle_storage::object::MemoryBucket;
 
 use crate::fault::FaultBucket;
 
@@ -54,7 +54,8 @@ impl SeededEntropy {
 impl Entropy for SeededEntropy {
     fn next_u64(&self) -> u64 {
         // SplitMix64: every state gives another output, so no id repeats.
-        let mut z = self.0.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::SeqCst).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z =
+            self.0.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::SeqCst).wrapping_add(0x9e37_79b9_7f4a_7c15);
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)

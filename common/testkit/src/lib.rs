@@ -5,5 +5,6 @@
 
 pub mod contract;
 pub mod coordination;
+pub mod embedded;
 pub mod fault;
 pub mod scribe;

@@ -153,7 +153,8 @@ impl Scribe {
         };
         let chunk = log::encode_chunk(&header, &blocks, 4096, Compression::Lz4);
         self.put(&chunk.entry.path(), chunk.body).await;
-        let mut rows: Vec<Row> = blocks.iter().flat_map(|b| b.rows().map(|r| r.to_row()).collect::<Vec<_>>()).collect();
+        let mut rows: Vec<Row> =
+            blocks.iter().flat_map(|b| b.rows().map(|r| r.to_row()).collect::<Vec<_>>()).collect();
         rows.sort_by(|a, b| a.key.cmp(&b.key).then(b.seq.cmp(&a.seq)));
         let tables = self.write_tables(&rows).await;
         self.starts_generation = true;

@@ -93,7 +93,7 @@ async fn an_object_that_cannot_be_deleted_holds_back_no_other() {
     e.clock.advance(Duration::from_secs(settings.grace_seconds + 1));
     let stubborn = e.db.load().await.unwrap().manifest.retired[1].path.clone();
     let rule = Rule::on(Op::Delete).path(stubborn.as_str());
-    let fault = e.bucket.inject(rule, Fault::Before(StoreErrorKind::Permanent));
+    let fault = e.bucket.inject(rule, Fault::Fail(StoreErrorKind::Permanent));
     let first = pass(&e, &settings).await;
     assert_eq!(first.failed, 1);
     assert!(first.again.is_some());
@@ -114,8 +114,8 @@ async fn nothing_is_deleted_under_a_head_that_went_back() {
         scribe.append(&generation(n, e.db.env.clock.now())).await;
         scribe.flush().await;
     }
-    let settings = CompactorSettings { fold_edits: 1, ..settings() };
-    once::once(e.process("compactor"), node("c"), settings.clone(), Limits::default()).await.unwrap();
+    let settings = settings();
+    isle_storage::coordination::fold::fold(&e.db, &scribe.loaded).await.unwrap();
     e.coordination.restore(&backup);
     let before = objects(&e, "").await;
     let refused = collector::pass(&e.process("compactor"), &node("c"), &settings, false).await;
@@ -154,7 +154,7 @@ async fn an_idle_compactor_makes_no_request() {
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     tokio::time::sleep(Duration::from_secs(10)).await;
-    e.bucket.take_history();
+    let _before = e.bucket.take_history();
     tokio::time::sleep(Duration::from_secs(3600)).await;
     assert!(e.bucket.history().is_empty(), "{:?}", e.bucket.history());
     compactor.close().await;

@@ -13,12 +13,12 @@ use isle_testkit::scribe::{Entry, Scribe};
 
 use crate::tree;
 
-pub fn node(name: &str) -> NodeInfo {
+pub(crate) fn node(name: &str) -> NodeInfo {
     NodeInfo { node: name.to_owned(), advertise: format!("http://{name}") }
 }
 
 /// Small enough that a few hundred rows make a real tree.
-pub fn settings() -> CompactorSettings {
+pub(crate) fn settings() -> CompactorSettings {
     CompactorSettings {
         table_bytes: 64 << 10,
         block_bytes: 512,
@@ -30,7 +30,7 @@ pub fn settings() -> CompactorSettings {
 }
 
 /// Overwrites, deletes and expiries over a small key space, so that every generation touches every other's keys.
-pub fn generation(n: u64, clock: Timestamp) -> Vec<Entry> {
+pub(crate) fn generation(n: u64, clock: Timestamp) -> Vec<Entry> {
     (0..200u64)
         .map(|i| {
             let key = format!("key/{:03}", (i * 37 + n * 11) % 150);
@@ -63,8 +63,14 @@ async fn what_a_reader_sees_is_the_same_before_and_after() {
         scribe.append(&entries).await;
         scribe.flush().await;
         e.clock.advance(Duration::from_secs(30));
+        let version = scribe.manifest().version;
+        compactor
+            .current()
+            .wait_for(|c| c.as_ref().is_some_and(|c| c.manifest.version >= version))
+            .await
+            .unwrap();
+        wait_for_runs(&compactor, 4).await;
     }
-    wait_for_runs(&compactor, 8).await;
     compactor.close().await;
     let now = e.db.env.clock.now();
     let manifest = e.db.load().await.unwrap().manifest;
@@ -123,7 +129,8 @@ async fn a_snapshot_keeps_seeing_what_it_saw() {
         scribe.append(&generation(n, now)).await;
         scribe.flush().await;
         let seq = scribe.manifest().last_seq;
-        let snapshot = Snapshot { seq, created: now, expires: None, extra: Default::default() };
+        let snapshot =
+            Snapshot { seq, created: now, expires: None, holds_log: false, extra: Default::default() };
         scribe.commit(vec![Change::TakeSnapshot { name: format!("s{n}"), snapshot }]).await;
         held.push((seq, scribe.visible_at(seq, now)));
     }
@@ -153,12 +160,12 @@ async fn a_merge_planned_before_a_snapshot_is_thrown_away() {
     let expected = scribe.visible_at(seq, now);
     let gate = e.bucket.hold(Rule::on(Op::Put).path("table/*"));
     let compactor = Compactor::open(e.process("compactor"), node("c"), settings()).unwrap();
-    gate.reached().await;
-    let snapshot = Snapshot { seq, created: now, expires: None, extra: Default::default() };
+    gate.arrived(1).await;
+    let snapshot = Snapshot { seq, created: now, expires: None, holds_log: false, extra: Default::default() };
     scribe.commit(vec![Change::TakeSnapshot { name: "late".to_owned(), snapshot }]).await;
     scribe.append(&generation(9, now)).await;
-    scribe.flush().await;
     gate.open();
+    scribe.flush().await;
     wait_for_runs(&compactor, 2).await;
     compactor.close().await;
     let manifest = e.db.load().await.unwrap().manifest;
@@ -174,7 +181,7 @@ async fn a_failed_upload_is_retried_later_and_leaves_no_orphan() {
         scribe.append(&generation(n, now)).await;
         scribe.flush().await;
     }
-    e.bucket.inject(Rule::on(Op::Put).path("table/*").times(2), Fault::Before(StoreErrorKind::Transient));
+    e.bucket.inject(Rule::on(Op::Put).path("table/*").times(2), Fault::Fail(StoreErrorKind::Transient));
     let compactor = Compactor::open(e.process("compactor"), node("c"), settings()).unwrap();
     wait_for_runs(&compactor, 1).await;
     compactor.close().await;
@@ -193,7 +200,7 @@ async fn a_damaged_input_is_refused() {
         scribe.append(&generation(n, e.db.env.clock.now())).await;
         scribe.flush().await;
     }
-    e.bucket.inject(Rule::on(Op::GetRange).path("table/*").nth(5), Fault::Corrupt);
+    e.bucket.inject(Rule::on(Op::Get).path("table/*").nth(5), Fault::FlipBit(3));
     let settings = CompactorSettings { backoff_seconds: (3600.0, 3600.0), ..settings() };
     let compactor = Compactor::open(e.process("compactor"), node("c"), settings).unwrap();
     while !compactor.status().trouble.contains_key("merge") {
@@ -237,7 +244,11 @@ async fn pause_stops_merges_and_resume_starts_them_again() {
         scribe.flush().await;
     }
     let version = scribe.manifest().version;
-    compactor.current().wait_for(|c| c.as_ref().is_some_and(|c| c.manifest.version >= version)).await.unwrap();
+    compactor
+        .current()
+        .wait_for(|c| c.as_ref().is_some_and(|c| c.manifest.version >= version))
+        .await
+        .unwrap();
     assert_eq!(compactor.status().merges, 0);
     compactor.resume();
     wait_for_runs(&compactor, 2).await;
@@ -265,7 +276,9 @@ async fn a_tree_of_only_deletes_becomes_empty_and_the_counter_stays() {
     let compactor = Compactor::open(e.process("compactor"), node("c"), settings()).unwrap();
     compactor.compact();
     let mut view = compactor.current();
-    view.wait_for(|c| c.as_ref().is_some_and(|c| c.manifest.version > scribe.manifest().version)).await.unwrap();
+    view.wait_for(|c| c.as_ref().is_some_and(|c| c.manifest.version > scribe.manifest().version))
+        .await
+        .unwrap();
     compactor.close().await;
     let manifest = e.db.load().await.unwrap().manifest;
     assert!(manifest.runs.is_empty());

@@ -9,7 +9,7 @@ use isle_storage::row::{Row, Value};
 use isle_storage::sst::{Block, TableMeta};
 
 /// Every row in tables, as stored.
-pub async fn rows(db: &Database, manifest: &Manifest) -> Vec<Row> {
+pub(crate) async fn rows(db: &Database, manifest: &Manifest) -> Vec<Row> {
     let mut rows = Vec::new();
     for table in manifest.tables() {
         let bytes = db.bucket.get(&table.path()).await.unwrap();
@@ -31,7 +31,7 @@ pub async fn rows(db: &Database, manifest: &Manifest) -> Vec<Row> {
 }
 
 /// What the tables show a reader of `at` at the instant `now`: newest version wins, wherever it lies.
-pub async fn visible_at(
+pub(crate) async fn visible_at(
     db: &Database,
     manifest: &Manifest,
     at: SeqNo,
