@@ -37,6 +37,7 @@ mod encode;
 mod header;
 mod index;
 mod record;
+pub mod text;
 
 pub use batch::{Batch, Push, SealedBatch};
 pub use block::RawBlock;

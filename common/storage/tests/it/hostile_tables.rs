@@ -4,11 +4,8 @@ use isle_storage::format::{self, Compression, Sections};
 use isle_storage::sst::{FOOTER_LEN, TableOptions};
 use proptest::prelude::*;
 
+use crate::fuzz::bodies::tables as bodies;
 use crate::rows::{Opened, any_rows, build};
-
-#[expect(unreachable_pub, reason = "the fuzz targets reach it")]
-#[path = "../../fuzz/bodies/tables.rs"]
-mod bodies;
 
 /// What becomes of a byte.
 fn any_mutations() -> impl Strategy<Value = Vec<(prop::sample::Index, u8, u8)>> {
@@ -85,4 +82,21 @@ fn unharmed_parts_are_accepted_by_the_bodies_way_of_joining_them() {
     let parts = meta_parts(&table.body.to_bytes(), table.entry.meta_offset);
     assert!(parts.iter().all(|p| !p.is_empty()));
     assert!(bodies::joined(&joined(table.entry.meta_offset, &parts)).is_some());
+}
+
+/// Seeds of a fuzz target: the golden rows in several shapes.
+pub(crate) fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
+    let rows = crate::golden_tables::golden_rows();
+    let of = |count: usize| {
+        let rows = &rows[..count];
+        let options = TableOptions { block_bytes: 300, compression: Compression::None };
+        match target {
+            "table_block" => raw_block(&Opened::of(rows, TableOptions { block_bytes: 1 << 20, ..options })),
+            _ => {
+                let table = build(rows, options);
+                joined(table.entry.meta_offset, &meta_parts(&table.body.to_bytes(), table.entry.meta_offset))
+            }
+        }
+    };
+    [1, 10, 60].map(|count| (count.to_string(), of(count))).into()
 }

@@ -10,6 +10,8 @@
 mod coordination;
 #[cfg(feature = "etcd")]
 mod etcd;
+mod fuzz;
+mod golden;
 mod golden_tables;
 mod hostile_tables;
 mod log;

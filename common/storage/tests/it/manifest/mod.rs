@@ -1,6 +1,6 @@
 //! The manifest: its steps, its rules, its judgements and its two stored forms.
 
-mod build;
+pub(crate) mod build;
 mod checkpoint;
 mod flush_rules;
 mod grow;

@@ -10,7 +10,7 @@
 //! > trim 10    > snapshot name 5    > drop name    > collect
 //! > show                            prints the manifest
 //! ```
-//! `ISLE_UPDATE_FIXTURES=1 cargo test -p isle-storage manifest::scripts` writes what was printed into the scripts;
+//! `ISLE_UPDATE_SCRIPTS=1 cargo test -p isle-storage manifest::scripts` writes what was printed into the scripts;
 //! the difference is then there to be read and committed.
 
 use std::fmt::Write;
@@ -27,7 +27,7 @@ fn folder() -> PathBuf {
 
 #[test]
 fn scripts_print_what_they_say() {
-    let update = std::env::var_os("ISLE_UPDATE_FIXTURES").is_some();
+    let update = std::env::var_os("ISLE_UPDATE_SCRIPTS").is_some();
     let mut paths: Vec<PathBuf> = std::fs::read_dir(folder()).unwrap().map(|e| e.unwrap().path()).collect();
     paths.sort();
     assert!(!paths.is_empty());
