@@ -19,10 +19,13 @@ mod get;
 mod health;
 mod memory;
 mod metrics;
+mod mget;
 mod options;
 mod page;
 mod reader;
 mod scan;
+#[cfg(feature = "server")]
+pub mod server;
 mod settings;
 mod status;
 mod tables;
@@ -30,6 +33,7 @@ mod view;
 
 pub use error::ReadError;
 pub use health::Health;
+pub use mget::Mget;
 pub use options::{KeyRange, MinSeq, ReadOptions, ScanRequest};
 pub use page::{InvalidPage, PageToken};
 pub use reader::{Found, GetAnswer, HeadAnswer, Headline, MgetAnswer, Reader};

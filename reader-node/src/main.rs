@@ -1,2 +1,12 @@
 //! The reader-node program.
-fn main() {}
+
+use std::process::ExitCode;
+
+use reader_node::server::ReaderNode;
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    isle_service::shell::run::<ReaderNode>()
+}

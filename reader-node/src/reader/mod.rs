@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::StreamExt;
 use isle_storage::database::Database;
 use isle_storage::ids::{SeqNo, Timestamp, Version};
 use isle_storage::row::{MAX_KEY_LEN, Row, Value};
@@ -23,6 +22,7 @@ use crate::follow::{Follower, Shared};
 use crate::get::{self, Lookup, Supply, Turn};
 use crate::health::Health;
 use crate::metrics::ReaderMetrics;
+use crate::mget::Mget;
 use crate::options::{ReadOptions, ScanRequest};
 use crate::scan::Scan;
 use crate::settings::{InvalidSettings, ReaderSettings};
@@ -164,6 +164,12 @@ impl Reader {
         self.inner.stop.cancel();
     }
 
+    /// Whether it was closed.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.inner.stop.is_cancelled()
+    }
+
     /// The value of `key`.
     ///
     /// # Errors
@@ -242,21 +248,29 @@ impl Reader {
     /// # Errors
     /// [`ReadError`].
     pub async fn mget(&self, keys: &[Bytes], options: &ReadOptions) -> Result<MgetAnswer, ReadError> {
+        let mut answers = self.mget_rows(keys.to_vec(), options).await?;
+        let mut found = Vec::with_capacity(keys.len());
+        while let Some((_, answer)) = answers.next().await? {
+            found.push(answer);
+        }
+        Ok(MgetAnswer { found, view_seq: answers.view_seq() })
+    }
+
+    /// The same, answer by answer: for values that together are too large to be held at once.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn mget_rows(&self, keys: Vec<Bytes>, options: &ReadOptions) -> Result<Mget, ReadError> {
         let limit = self.inner.settings.max_mget_keys;
         if keys.len() > limit {
             return Err(ReadError::OverLimit { what: "the number of keys", asked: keys.len(), limit });
         }
         keys.iter().try_for_each(|k| check_key(k))?;
         self.inner.metrics.gets.inc_by(keys.len() as u64);
-        let mut point = self.point(options).await?;
-        let found = match self.mget_at(&point, keys).await {
-            Err(FetchError::Gone { object }) => {
-                point = self.reload(&point, object, options).await?;
-                self.mget_at(&point, keys).await?
-            }
-            other => other?,
-        };
-        Ok(MgetAnswer { found, view_seq: point.max_seq })
+        let point = self.point(options).await?;
+        let mut answers = Mget::new(self.clone(), options.clone(), point, keys);
+        answers.begin().await?;
+        Ok(answers)
     }
 
     /// Starts a scan.
@@ -280,7 +294,7 @@ impl Reader {
         Scan::open(&inner.reads, &inner.held, point, request, ahead, inner.metrics.scanned_rows.clone()).await
     }
 
-    async fn get_at(&self, point: &ReadPoint, key: &[u8]) -> Result<Option<Found>, FetchError> {
+    pub(crate) async fn get_at(&self, point: &ReadPoint, key: &[u8]) -> Result<Option<Found>, FetchError> {
         let Some(row) = self.row_at(point, key).await? else { return Ok(None) };
         if let Value::Blob(pointer) = &row.value {
             let value = self.inner.reads.blob(pointer).await?;
@@ -300,16 +314,6 @@ impl Reader {
             }
         };
         Ok(row.filter(|row| is_visible(row, point.now)))
-    }
-
-    async fn mget_at(&self, point: &ReadPoint, keys: &[Bytes]) -> Result<Vec<Option<Found>>, FetchError> {
-        let lookups = futures::stream::iter(keys.iter().map(|key| self.get_at(point, key)));
-        let mut answers = lookups.buffered(self.inner.settings.mget_parallelism);
-        let mut found = Vec::with_capacity(keys.len());
-        while let Some(answer) = answers.next().await {
-            found.push(answer?);
-        }
-        Ok(found)
     }
 
     /// Whether the reader serves, and how well.

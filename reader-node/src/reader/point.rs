@@ -64,7 +64,7 @@ impl Reader {
     }
 
     /// A newer point after `object`, which the old one names, was found to be gone.
-    pub(super) async fn reload(
+    pub(crate) async fn reload(
         &self,
         old: &ReadPoint,
         object: String,

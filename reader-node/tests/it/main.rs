@@ -6,5 +6,7 @@ mod budget;
 mod damage;
 mod fixture;
 mod following;
+#[cfg(feature = "server")]
+mod http;
 mod model;
 mod paging;
