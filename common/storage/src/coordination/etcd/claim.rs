@@ -32,6 +32,10 @@ use crate::ids::{Incarnation, JobId};
 /// Tries to read what became of a claim whose answer was lost.
 const RESOLVE_TRIES: usize = 3;
 
+/// A job's lease lives this many times longer than the writer's: nobody waits for a job, and one taken away in a busy
+/// moment is hours of work thrown away.
+const JOB_TTL_FACTOR: u32 = 3;
+
 /// How long a standby waits before it asks again where the watch for a vacancy cannot be had.
 const VACANCY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -88,7 +92,7 @@ impl EtcdCoordination {
     ) -> Result<JobAttempt, CoordinationError> {
         let claim =
             Leased { key: self.keys.job(job), value: to_json(node)?, compares: Vec::new(), puts: Vec::new() };
-        match self.create_leased(claim, self.settings.lease_ttl).await? {
+        match self.create_leased(claim, self.settings.lease_ttl * JOB_TTL_FACTOR).await? {
             Created::Ours(token, lease) => {
                 let lease: Arc<dyn Lease> = Arc::new(lease);
                 Ok(JobAttempt::Won(Authority::Job { job, token }, lease))

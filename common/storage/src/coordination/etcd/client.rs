@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::error::CallError;
+use super::space::Space;
 use super::target::Target;
 use super::witness::Witness;
 
@@ -24,6 +25,9 @@ const NOT_SENT_TRIES: usize = 12;
 
 /// Pause after every endpoint has refused the connection.
 const NOT_SENT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A read of everything may take this many times longer than other requests: it may be megabytes on a slow line.
+const MUCH_FACTOR: u32 = 3;
 
 /// Tries of a read whose answer did not come; then the caller is told.
 const READ_TRIES: usize = 2;
@@ -54,6 +58,8 @@ impl std::fmt::Debug for Slot {
 pub(super) struct Dialed {
     /// The connection.
     pub(super) client: Client,
+    /// Where it leads.
+    pub(super) endpoint: String,
     serial: u64,
 }
 
@@ -71,18 +77,18 @@ impl Dialer {
     /// The connection in use, or a new one.
     pub(super) async fn dial(&self) -> Result<Dialed, CallError> {
         let mut slot = self.slot.lock().await;
-        if let Some(client) = &slot.client {
-            return Ok(Dialed { client: client.clone(), serial: slot.serial });
-        }
         let endpoints = &self.target.url.endpoints;
         let endpoint = &endpoints[slot.at % endpoints.len()];
+        if let Some(client) = &slot.client {
+            return Ok(Dialed { client: client.clone(), endpoint: endpoint.clone(), serial: slot.serial });
+        }
         // Connecting is lazy, but with a password the library asks for a token here.
         let connect = Client::connect([endpoint], Some(self.target.options.clone()));
         let client = match timeout(self.target.request_timeout, connect).await {
             Ok(Ok(client)) => client,
             Ok(Err(e)) => {
                 slot.at += 1;
-                return Err(undialed(CallError::of(&e), endpoint));
+                return Err(undialed(CallError::of(&e)).at(endpoint));
             }
             Err(_) => {
                 slot.at += 1;
@@ -91,7 +97,7 @@ impl Dialer {
         };
         slot.serial += 1;
         slot.client = Some(client.clone());
-        Ok(Dialed { client, serial: slot.serial })
+        Ok(Dialed { client, endpoint: endpoint.clone(), serial: slot.serial })
     }
 
     /// Gives up a connection that failed: the next call goes to the next endpoint.
@@ -104,12 +110,11 @@ impl Dialer {
     }
 
     /// One request, bounded; the connection is given up where another may do better.
-    pub(super) async fn once<T, F>(&self, request: impl FnOnce(Client) -> F) -> Result<T, CallError>
+    async fn once<T, F>(&self, bound: Duration, request: impl FnOnce(Client) -> F) -> Result<T, CallError>
     where
         F: Future<Output = Result<T, Error>>,
     {
         let dialed = self.dial().await?;
-        let bound = self.target.request_timeout;
         let error = match timeout(bound, request(dialed.client.clone())).await {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(e)) => CallError::of(&e),
@@ -118,7 +123,7 @@ impl Dialer {
         if error.is_connection() {
             self.discard(&dialed).await;
         }
-        Err(error)
+        Err(error.at(&dialed.endpoint))
     }
 
     /// One request that reaches etcd at most once: repeated at once only while it has not left this process.
@@ -126,10 +131,17 @@ impl Dialer {
     where
         F: Future<Output = Result<T, Error>>,
     {
+        self.call_within(self.request_timeout(), request).await
+    }
+
+    async fn call_within<T, F>(&self, bound: Duration, request: impl Fn(Client) -> F) -> Result<T, CallError>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
         let started = Instant::now();
         let endpoints = self.target.url.endpoints.len();
         for n in 1.. {
-            match self.once(&request).await {
+            match self.once(bound, &request).await {
                 Err(CallError::NotSent(_))
                     if n < NOT_SENT_TRIES && started.elapsed() < self.request_timeout() =>
                 {
@@ -145,9 +157,9 @@ impl Dialer {
 }
 
 /// A failure before the request itself was sent.
-fn undialed(error: CallError, endpoint: &str) -> CallError {
+fn undialed(error: CallError) -> CallError {
     match error {
-        CallError::Unclear(why) | CallError::NotSent(why) => CallError::NotSent(format!("{endpoint}: {why}")),
+        CallError::Unclear(why) => CallError::NotSent(why),
         other => other,
     }
 }
@@ -189,6 +201,7 @@ pub(super) struct Kv {
 struct Pulse {
     answered: Option<Instant>,
     trouble: Option<String>,
+    space: Option<Space>,
 }
 
 impl Kv {
@@ -203,10 +216,14 @@ impl Kv {
 
     /// One transaction that reaches etcd at most once.
     pub(super) async fn txn(&self, txn: &Txn) -> Result<Answer, CallError> {
+        self.txn_within(self.dialer.request_timeout(), txn).await
+    }
+
+    async fn txn_within(&self, bound: Duration, txn: &Txn) -> Result<Answer, CallError> {
         let before = self.witness.before();
         let outcome = self
             .dialer
-            .call(|client| {
+            .call_within(bound, |client| {
                 let txn = txn.clone();
                 async move { client.kv_client().max_decoding_message_size(MAX_ANSWER_BYTES).txn(txn).await }
             })
@@ -226,35 +243,60 @@ impl Kv {
 
     /// Reads, all at one revision; repeated within a bound where no answer comes.
     pub(super) async fn read(&self, gets: Vec<TxnOp>) -> Result<Answer, CallError> {
+        self.read_within(self.dialer.request_timeout(), gets).await
+    }
+
+    /// Reads that may answer with megabytes.
+    pub(super) async fn read_much(&self, gets: Vec<TxnOp>) -> Result<Answer, CallError> {
+        self.read_within(self.dialer.request_timeout() * MUCH_FACTOR, gets).await
+    }
+
+    async fn read_within(&self, bound: Duration, gets: Vec<TxnOp>) -> Result<Answer, CallError> {
         let txn = Txn::new().and_then(gets);
         for _ in 1..READ_TRIES {
-            match self.txn(&txn).await {
+            match self.txn_within(bound, &txn).await {
                 Err(CallError::Unclear(_)) => {}
                 other => return other,
             }
         }
-        self.txn(&txn).await
+        self.txn_within(bound, &txn).await
+    }
+
+    /// How full the database of the member in use is.
+    pub(super) async fn space(&self) -> Result<Space, CallError> {
+        let ask = |client: Client| async move { client.maintenance_client().status().await };
+        let status = self.dialer.call(ask).await?;
+        let space =
+            Space { used: status.db_size().max(0) as u64, quota: status.db_size_quota().max(0) as u64 };
+        self.pulse.lock().space = Some(space);
+        Ok(space)
     }
 
     fn note(&self, error: Option<&CallError>) {
         let mut pulse = self.pulse.lock();
         match error {
-            None => *pulse = Pulse { answered: Some(Instant::now()), trouble: None },
+            None => {
+                pulse.answered = Some(Instant::now());
+                pulse.trouble = None;
+            }
             Some(e) => pulse.trouble = Some(e.reason().to_owned()),
         }
     }
 
     /// How the last calls went, in words.
     pub(super) fn describe(&self) -> String {
-        let Pulse { answered, trouble } = self.pulse.lock().clone();
-        let answered = answered.map_or_else(
-            || "never answered".to_owned(),
-            |at| format!("last answered {:.1} s ago", at.elapsed().as_secs_f64()),
-        );
-        match trouble {
-            None => format!("{answered}, revision {}", self.witness.highest()),
-            Some(why) => format!("{answered}, revision {}, trouble: {why}", self.witness.highest()),
-        }
+        let Pulse { answered, trouble, space } = self.pulse.lock().clone();
+        let mut words = vec![
+            answered.map_or_else(
+                || "never answered".to_owned(),
+                |at| format!("last answered {:.1} s ago", at.elapsed().as_secs_f64()),
+            ),
+            format!("revision {}", self.witness.highest()),
+        ];
+        words.extend(space.map(|s| format!("{:.1} MiB", s.used as f64 / f64::from(1 << 20))));
+        words.extend(space.and_then(Space::warning));
+        words.extend(trouble.map(|why| format!("trouble: {why}")));
+        words.join(", ")
     }
 }
 

@@ -29,6 +29,9 @@ struct Reference {
     edit_object: EditObject,
 }
 
+/// What a reference starts with, and no edit does.
+const REFERENCE_START: &[u8] = b"{\"edit_object\":";
+
 /// An edit's value in etcd, and the object that has to be written before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Encoded {
@@ -78,7 +81,9 @@ pub(super) enum EditReadError {
 
 /// Decodes an edit's value; `version` is what its key says.
 pub(super) fn decode(value: &[u8], version: Version) -> Result<EditValue, EditReadError> {
-    if let Ok(reference) = serde_json::from_slice::<Reference>(value) {
+    if value.starts_with(REFERENCE_START) {
+        let reference: Reference = serde_json::from_slice(value)
+            .map_err(|e| damaged(format!("the reference to edit {version} cannot be read: {e}")))?;
         return Ok(EditValue::Object(reference.edit_object));
     }
     parse(value, version).map(|e| EditValue::Inline(Box::new(e)))

@@ -43,7 +43,7 @@ impl CallError {
     pub(super) fn of(error: &Error) -> Self {
         match error {
             Error::GRpcStatus(status) => {
-                Self::of_status(status.code() as i32, status.message(), &source_text(error))
+                Self::of_status(status.code() as i32, status.message(), &root_cause(error))
             }
             Error::InvalidArgs(_) | Error::InvalidUri(_) | Error::InvalidMetadataValue(_) => {
                 Self::Refused(error.to_string())
@@ -56,9 +56,10 @@ impl CallError {
     }
 
     fn of_status(status: i32, message: &str, details: &str) -> Self {
-        let text = || if message.is_empty() { format!("status {status}") } else { message.to_owned() };
+        let message = if message.is_empty() { "no reason given" } else { message };
+        let text = || format!("{message}{details}");
         if message.starts_with("tcp connect error") || message.starts_with("dns error") {
-            return Self::NotSent(format!("{message}{details}"));
+            return Self::NotSent(text());
         }
         match status {
             code::RESOURCE_EXHAUSTED if message.contains("space exceeded") => Self::Full(format!(
@@ -96,28 +97,35 @@ impl CallError {
         }
     }
 
+    /// The same, saying where.
+    pub(super) fn at(self, endpoint: &str) -> Self {
+        match self {
+            Self::NotSent(why) => Self::NotSent(format!("{endpoint}: {why}")),
+            Self::Unclear(why) => Self::Unclear(format!("{endpoint}: {why}")),
+            other => other,
+        }
+    }
+
     /// Whether another connection may do better.
     pub(super) fn is_connection(&self) -> bool {
         matches!(self, Self::NotSent(_) | Self::Unclear(_))
     }
 }
 
-/// What lies beneath an error, in its own words.
-fn source_text(error: &Error) -> String {
-    let mut out = String::new();
-    let mut next = match error {
+/// What lies at the bottom of an error, in its own words, where it says more than the error itself.
+fn root_cause(error: &Error) -> String {
+    let mut root = match error {
         Error::GRpcStatus(status) => std::error::Error::source(status),
         _ => None,
     };
-    while let Some(cause) = next {
-        let text = cause.to_string();
-        if !out.ends_with(&text) {
-            out.push_str(": ");
-            out.push_str(&text);
-        }
-        next = cause.source();
+    while let Some(deeper) = root.and_then(std::error::Error::source) {
+        root = Some(deeper);
     }
-    out
+    let said = error.to_string();
+    root.map(ToString::to_string)
+        .filter(|text| !said.contains(text))
+        .map(|t| format!(": {t}"))
+        .unwrap_or_default()
 }
 
 impl From<CallError> for CoordinationError {

@@ -93,31 +93,36 @@ impl Lease for EtcdLease {
     async fn lost(&self) -> String {
         let mut standing = self.standing.subscribe();
         loop {
-            let now = standing.borrow_and_update().clone();
-            if let Some(why) = now.lost {
+            let Standing { valid_until, lost } = standing.borrow_and_update().clone();
+            if let Some(why) = lost {
                 return why;
             }
-            // The keeper says so too; this holds even where it does not get to run.
+            if valid_until <= Instant::now() {
+                // The keeper says so too; this holds even where it does not get to run, and once said it stays so.
+                lose(&self.standing, expired());
+                continue;
+            }
             tokio::select! {
                 _ = standing.changed() => {}
-                () = sleep_until(now.valid_until) => {
-                    if standing.borrow().valid_until <= Instant::now() {
-                        return expired();
-                    }
-                }
+                () = sleep_until(valid_until) => {}
             }
         }
     }
 
     async fn give_back(&self) {
         self.keeper.abort();
-        self.standing.send_modify(|s| {
-            s.lost.get_or_insert_with(|| "the lease was given back".to_owned());
-        });
+        lose(&self.standing, "the lease was given back".to_owned());
         if let Err(e) = revoke(&self.dialer, self.id).await {
             tracing::warn!(reason = e.reason(), "a lease could not be given back: it ends by itself");
         }
     }
+}
+
+/// The first reason stays.
+fn lose(standing: &watch::Sender<Standing>, why: String) {
+    standing.send_modify(|s| {
+        s.lost.get_or_insert(why);
+    });
 }
 
 fn expired() -> String {
@@ -206,20 +211,18 @@ impl Keeper {
         self.standing.send_modify(|s| s.valid_until = s.valid_until.max(until));
     }
 
-    /// Resolves when the lease has run out.
+    /// Resolves when the lease has run out, or somebody has said that it has.
     async fn end(&self) {
         loop {
-            let until = self.standing.borrow().valid_until;
-            if until <= Instant::now() {
+            let Standing { valid_until, lost } = self.standing.borrow().clone();
+            if lost.is_some() || valid_until <= Instant::now() {
                 return;
             }
-            sleep_until(until).await;
+            sleep_until(valid_until).await;
         }
     }
 
     fn lose(&self, why: String) {
-        self.standing.send_modify(|s| {
-            s.lost.get_or_insert(why);
-        });
+        lose(&self.standing, why);
     }
 }

@@ -62,7 +62,7 @@ impl EtcdCoordination {
     async fn load_once(&self) -> Result<Loaded, Broken> {
         let (as_of, before) = (Instant::now(), self.seen.furthest());
         let reads = vec![get(self.keys.head()), get_prefix(self.keys.edits()), get(self.keys.epoch())];
-        let answer = self.kv.read(reads).await.map_err(CoordinationError::from)?;
+        let answer = self.kv.read_much(reads).await.map_err(CoordinationError::from)?;
         let state = self.read_head(&answer)?;
         judge_epoch(&state.head, answer.value(2))?;
         judge_progress(before.as_ref(), &state.head).map_err(CoordinationError::Regressed)?;

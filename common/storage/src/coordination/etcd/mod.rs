@@ -6,6 +6,7 @@
 //! ([`watch`]), leases on connections of their own ([`lease`]), and noticing an etcd that was wiped, set back or
 //! exchanged ([`witness`]).
 
+mod beat;
 mod claim;
 mod client;
 mod edits;
@@ -15,6 +16,7 @@ mod lease;
 mod load;
 mod registry;
 mod settings;
+mod space;
 mod target;
 mod track;
 mod txn;
@@ -26,6 +28,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
+use tokio_util::task::AbortOnDropHandle;
 
 pub use settings::EtcdSettings;
 
@@ -55,6 +58,7 @@ pub struct EtcdCoordination {
     kept: Kept,
     seen: Arc<SeenHead>,
     written: Written,
+    _space: AbortOnDropHandle<()>,
 }
 
 impl EtcdCoordination {
@@ -73,8 +77,10 @@ impl EtcdCoordination {
         let target = Arc::new(Target::read(settings).await?);
         let keys = Arc::new(Keys::new(&target.url.root, database));
         let start = start(env, &target);
+        let kv = Arc::new(Kv::new(Dialer::new(Arc::clone(&target), start)));
         let this = Self {
-            kv: Arc::new(Kv::new(Dialer::new(Arc::clone(&target), start))),
+            _space: AbortOnDropHandle::new(tokio::spawn(space::keep_asking(Arc::clone(&kv)))),
+            kv,
             target,
             settings: settings.clone(),
             keys,

@@ -52,6 +52,12 @@ impl Track {
         }
     }
 
+    /// Somewhere, for tests of what only asks for the revision.
+    #[cfg(test)]
+    pub(super) fn at_revision(revision: i64) -> Self {
+        Self { lineage: Lineage(0), version: Version::ZERO, revision, pending: None }
+    }
+
     /// The revision to watch from.
     pub(super) fn next_revision(&self) -> i64 {
         self.revision + 1

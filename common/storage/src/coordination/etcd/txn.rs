@@ -253,3 +253,98 @@ fn fold_txn(keys: &Keys, base: &HeadState, raw: &Bytes, checkpoint: Version, kee
         ])
         .or_else([get(keys.head())])
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::ids::{DatabaseId, Epoch, JobId, Lineage};
+    use crate::manifest::{Author, CompactionMode, Edit};
+    use crate::names;
+
+    const LINEAGE: Lineage = Lineage(9);
+
+    fn proposal(authority: Authority) -> Proposal {
+        let manifest = Manifest::genesis(DatabaseId(1), LINEAGE, CompactionMode::Merge);
+        let path = names::checkpoint(manifest.version, 0);
+        let checkpoint = CheckpointRef { path, len: 1, crc: 2, version: manifest.version };
+        let head = manifest.head(checkpoint, CommitId(5));
+        let raw = encode_head(&head).unwrap();
+        let edit = Edit {
+            version: manifest.version.next(),
+            lineage: LINEAGE,
+            epoch: manifest.epoch,
+            commit: CommitId(6),
+            author: Author::Writer,
+            changes: Vec::new(),
+            required_features: Vec::new(),
+            extra: BTreeMap::new(),
+        };
+        let next = manifest.apply(&edit).unwrap();
+        let made = next.head(head.checkpoint.clone(), edit.commit);
+        let base = HeadState { head, raw, revision: 3 };
+        Proposal { base, edit: Arc::new(edit), head: made, manifest: Arc::new(next), authority }
+    }
+
+    fn writer() -> Proposal {
+        proposal(Authority::Writer { lineage: LINEAGE, epoch: Epoch(4), token: 70 })
+    }
+
+    fn found(proposal: &Proposal, epoch: &str, holder: Option<i64>) -> Found {
+        Found {
+            succeeded: false,
+            head: Some(proposal.base.raw.to_vec()),
+            committed_at: Some(3),
+            epoch: Some(epoch.as_bytes().to_vec()),
+            holder: holder.map(|created| (created, b"somebody".to_vec())),
+        }
+    }
+
+    fn verdict(found: &Found, proposal: &Proposal) -> Judged {
+        judge(found, &encode_head(&proposal.head).unwrap(), proposal)
+    }
+
+    #[test]
+    fn the_same_proposal_is_always_the_same_transaction() {
+        let keys = Keys::new("isle", "default");
+        let p = writer();
+        let bytes = |p: &Proposal| format!("{:?}", Prepared::of(&keys, p).unwrap().txn);
+        assert_eq!(bytes(&p), bytes(&p.clone()));
+        assert!(bytes(&p).contains("CreateRevision(70)"), "{}", bytes(&p));
+    }
+
+    #[test]
+    fn ones_own_head_means_committed_whoever_has_the_role_now() {
+        let p = writer();
+        let mut found = found(&p, "other:9", None);
+        found.head = Some(encode_head(&p.head).unwrap().to_vec());
+        assert_eq!(verdict(&found, &p), Judged::Committed);
+    }
+
+    #[test]
+    fn a_writer_is_fenced_by_epoch_lineage_or_lease() {
+        let p = writer();
+        let mine = EpochValue { lineage: LINEAGE, epoch: Epoch(4) }.to_string();
+        let next = EpochValue { lineage: LINEAGE, epoch: Epoch(5) }.to_string();
+        let recovered = EpochValue { lineage: Lineage(8), epoch: Epoch(4) }.to_string();
+        for (epoch, holder) in [(&next, Some(70)), (&recovered, Some(70)), (&mine, Some(71)), (&mine, None)] {
+            assert!(
+                matches!(verdict(&found(&p, epoch, holder), &p), Judged::Fenced(_)),
+                "{epoch} {holder:?}"
+            );
+        }
+        assert_eq!(verdict(&found(&p, &mine, Some(70)), &p), Judged::Moved);
+    }
+
+    #[test]
+    fn a_job_is_fenced_by_its_claim_alone_and_an_observer_by_nothing() {
+        let job = proposal(Authority::Job { job: JobId(1), token: 70 });
+        assert_eq!(verdict(&found(&job, "any", Some(70)), &job), Judged::Moved);
+        assert!(matches!(verdict(&found(&job, "any", Some(71)), &job), Judged::Fenced(_)));
+        assert!(matches!(verdict(&found(&job, "any", None), &job), Judged::Fenced(_)));
+        let observer = proposal(Authority::Observer);
+        assert_eq!(verdict(&found(&observer, "any", None), &observer), Judged::Moved);
+    }
+}

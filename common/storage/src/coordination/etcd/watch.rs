@@ -22,18 +22,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use etcd_client::{
-    EventType, GetOptions, KeyValue, TxnOp, WatchFilterType, WatchOptions, WatchResponse, WatchStream,
-};
+use etcd_client::{EventType, KeyValue, WatchFilterType, WatchOptions, WatchResponse, WatchStream};
 use futures::StreamExt;
-use futures::future::BoxFuture;
+
 use futures::stream::{self, BoxStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::EtcdCoordination;
-use super::client::{Answer, Dialed, Dialer, Kv, MAX_ANSWER_BYTES, get};
+use super::beat::{Beat, Probed, probe};
+use super::client::{Dialed, Dialer, Kv, MAX_ANSWER_BYTES, get};
 use super::edits::{self, EditReadError};
 use super::error::CallError;
 use super::keys::Keys;
@@ -166,7 +165,10 @@ impl Watcher {
             Err(end) => end,
         };
         self.dialer.discard(&dialed).await;
-        end
+        match end {
+            End::Broken(why) => End::Broken(format!("{}: {why}", dialed.endpoint)),
+            other => other,
+        }
     }
 
     /// Opens a stream and checks etcd's first answer on it.
@@ -367,97 +369,6 @@ fn judge_cancel(message: &WatchResponse) -> Result<(), End> {
         return Err(End::Broken(format!("etcd cancelled the watch: {}", message.cancel_reason())));
     }
     Ok(())
-}
-
-/// What a probe of the head found.
-struct Probed {
-    sent: Instant,
-    outcome: Result<Answer, CallError>,
-}
-
-async fn probe(kv: Arc<Kv>, head: String) -> Probed {
-    let sent = Instant::now();
-    let key_only = TxnOp::get(head, Some(GetOptions::new().with_keys_only()));
-    Probed { sent, outcome: kv.read(vec![key_only]).await }
-}
-
-/// The heartbeat of one stream: what was asked, and by when an answer is due.
-struct Beat {
-    every: Duration,
-    patience: Duration,
-    /// When the next one begins.
-    next: Instant,
-    /// When the progress request must have been answered.
-    progress: Option<Instant>,
-    /// The revision the stream has to reach, and by when.
-    expected: Option<(i64, Instant)>,
-    /// The read of the head under way.
-    probe: Option<BoxFuture<'static, Probed>>,
-    probes_failed: u32,
-}
-
-impl Beat {
-    /// The first one begins at once: it tells the consumer that the watch is there.
-    fn new(every: Duration, patience: Duration) -> Self {
-        let next = Instant::now();
-        Self { every, patience, next, progress: None, expected: None, probe: None, probes_failed: 0 }
-    }
-
-    /// Begins one; whether a progress request is to be sent.
-    fn begin(&mut self) -> bool {
-        let now = Instant::now();
-        self.next = now + self.every;
-        let asks = self.progress.is_none();
-        if asks {
-            self.progress = Some(now + self.patience);
-        }
-        asks
-    }
-
-    /// Something came.
-    fn heard(&mut self, track: &Track) {
-        self.progress = None;
-        self.expected = self.expected.filter(|(revision, _)| !track.has_seen(*revision));
-    }
-
-    /// Nobody listened to the stream for this long.
-    fn excuse(&mut self, busy: Duration) {
-        self.progress = self.progress.map(|due| due + busy);
-        self.expected = self.expected.map(|(revision, due)| (revision, due + busy));
-    }
-
-    fn expect(&mut self, revision: i64) {
-        let due = Instant::now() + self.patience;
-        self.expected.get_or_insert((revision, due));
-    }
-
-    /// The earliest instant at which the stream counts as dead.
-    fn due(&self) -> Instant {
-        let never = Instant::now() + self.every + self.patience;
-        let expected = self.expected.map(|(_, due)| due);
-        [self.progress, expected].into_iter().flatten().min().unwrap_or(never)
-    }
-
-    fn overdue(&self) -> String {
-        match self.expected {
-            Some((revision, due)) if due <= Instant::now() => {
-                format!("the watch is silent although the head has changed at revision {revision}")
-            }
-            _ => format!("the watch has been silent for {:?}", self.patience),
-        }
-    }
-
-    /// Resolves with the probe under way, if there is one.
-    async fn probe(&mut self) -> Probed {
-        match &mut self.probe {
-            None => std::future::pending().await,
-            Some(probe) => {
-                let probed = probe.await;
-                self.probe = None;
-                probed
-            }
-        }
-    }
 }
 
 /// Half to all of a pause, so that a hundred readers do not come back at once.

@@ -138,6 +138,30 @@ async fn a_stale_writer_is_fenced() {
     assert!(matches!(other.coordination.commit(&fresh).await, CommitOutcome::Committed(_)));
 }
 
+/// Each of a writer's comparisons stops a commit by itself: the lease key, the epoch, the head.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_comparison_stops_a_commit_by_itself() {
+    let (scene, db) = Scene::new().await;
+    let (claim, adopted) = take_over(&db, "w").await;
+    let proposal = propose(&db, &adopted, "s", &claim.authority);
+    let get = |key: &str| scene.etcd.ctl(&["get", "--print-value-only", key]).trim_end().to_owned();
+    let (epoch, head) = (get("/isle/default/epoch"), get("/isle/default/head"));
+
+    scene.etcd.ctl(&["put", "/isle/default/epoch", &format!("{epoch}0")]);
+    assert!(matches!(db.coordination.commit(&proposal).await, CommitOutcome::Fenced(_)));
+    scene.etcd.ctl(&["put", "/isle/default/epoch", &epoch]);
+
+    scene.etcd.ctl(&["put", "/isle/default/head", &head.replace("\"version\":2", "\"version\":3")]);
+    assert!(matches!(db.coordination.commit(&proposal).await, CommitOutcome::Moved));
+    scene.etcd.ctl(&["put", "/isle/default/head", &head]);
+
+    let holder = get("/isle/default/writer");
+    scene.etcd.ctl(&["del", "/isle/default/writer"]);
+    assert!(matches!(db.coordination.commit(&proposal).await, CommitOutcome::Fenced(_)));
+    scene.etcd.ctl(&["put", "/isle/default/writer", &holder]);
+    assert!(matches!(db.coordination.commit(&proposal).await, CommitOutcome::Fenced(_)), "created anew");
+}
+
 /// A job commits while its claim stands, and not after; a second claimer is told who has it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_commits_only_under_its_claim() {

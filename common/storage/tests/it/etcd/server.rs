@@ -16,9 +16,15 @@ const READY_WITHIN: Duration = Duration::from_secs(30);
 
 /// One member, ended when it is dropped.
 pub(crate) struct EtcdServer {
+    name: String,
     dir: TempDir,
+    scheme: &'static str,
     client: SocketAddr,
     peer: SocketAddr,
+    /// Where it tells its health without encryption, whatever clients have to use.
+    health: SocketAddr,
+    /// Every member of its cluster.
+    cluster: String,
     flags: Vec<String>,
     child: Option<Child>,
 }
@@ -30,41 +36,76 @@ impl EtcdServer {
 
     /// A member with further flags.
     pub(crate) async fn start_with(flags: &[&str]) -> Self {
-        let mut server = Self {
-            dir: folder(),
-            client: free_address(),
-            peer: free_address(),
-            flags: flags.iter().map(|f| (*f).to_owned()).collect(),
-            child: None,
-        };
+        let mut server = Self::planned("one", "http", flags);
         server.run().await;
         server
     }
 
+    /// A member that clients reach by TLS alone; `flags` name its certificates.
+    pub(crate) async fn start_tls(flags: &[&str]) -> Self {
+        let mut server = Self::planned("one", "https", flags);
+        server.run().await;
+        server
+    }
+
+    /// A cluster of three members.
+    pub(crate) async fn start_three() -> [Self; 3] {
+        let mut members = ["one", "two", "three"].map(|name| Self::planned(name, "http", &[]));
+        let cluster: Vec<String> = members.iter().map(|m| m.cluster.clone()).collect();
+        for member in &mut members {
+            member.cluster = cluster.join(",");
+            member.spawn();
+        }
+        for member in &mut members {
+            member.wait_until_ready().await;
+        }
+        members
+    }
+
+    fn planned(name: &str, scheme: &'static str, flags: &[&str]) -> Self {
+        let peer = free_address();
+        Self {
+            name: name.to_owned(),
+            dir: folder(),
+            scheme,
+            client: free_address(),
+            peer,
+            health: free_address(),
+            cluster: format!("{name}=http://{peer}"),
+            flags: flags.iter().map(|f| (*f).to_owned()).collect(),
+            child: None,
+        }
+    }
+
     /// Starts it again on the same ports, over whatever data there is.
     pub(crate) async fn run(&mut self) {
-        let client = format!("http://{}", self.client);
+        self.spawn();
+        self.wait_until_ready().await;
+    }
+
+    fn spawn(&mut self) {
+        let client = format!("{}://{}", self.scheme, self.client);
         let peer = format!("http://{}", self.peer);
         let mut command = Command::new("etcd");
         command
-            .args(["--name", "one", "--logger", "zap", "--log-level", "error"])
+            .args(["--name", &self.name, "--logger", "zap", "--log-level", "error"])
             .arg("--data-dir")
             .arg(self.data())
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-            .args(["--initial-cluster", &format!("one={peer}")])
-            .args(["--heartbeat-interval", "50", "--election-timeout", "250"])
+            .args(["--listen-metrics-urls", &format!("http://{}", self.health)])
+            .args(["--initial-cluster", &self.cluster])
+            .args(["--heartbeat-interval", "50", "--election-timeout", "500"])
             .args(&self.flags)
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         let child = command.spawn().unwrap_or_else(|e| panic!("etcd cannot be started ({e}): {INSTALL}"));
         self.child = Some(child);
-        self.wait_until_ready().await;
     }
 
     async fn wait_until_ready(&mut self) {
         let until = Instant::now() + READY_WITHIN;
-        while !is_healthy(self.client).await {
+        while !is_healthy(self.health).await {
             let ended = self.child.as_mut().and_then(|c| c.try_wait().unwrap());
             assert!(ended.is_none(), "etcd has ended: {ended:?}");
             assert!(Instant::now() < until, "etcd is not ready after {READY_WITHIN:?}");
@@ -139,6 +180,16 @@ impl EtcdServer {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         assert!(output.status.success(), "etcdctl {args:?}: {}", text(&output.stderr));
         text(&output.stdout)
+    }
+
+    /// Whether it leads its cluster.
+    pub(crate) fn leads(&self) -> bool {
+        let status = self.ctl(&["endpoint", "status", "--write-out", "json"]);
+        let id = |field: &str| {
+            let (_, rest) = status.split_once(&format!("\"{field}\":")).expect("a status");
+            rest.chars().take_while(char::is_ascii_digit).collect::<String>()
+        };
+        id("member_id") == id("leader")
     }
 
     /// The newest revision.
