@@ -100,6 +100,10 @@ impl Coordination for LossyCoordination {
         self.inner.backend()
     }
 
+    async fn prepare_to_write(&self) -> Result<(), CoordinationError> {
+        self.inner.prepare_to_write().await
+    }
+
     async fn bootstrap(
         &self,
         genesis: &Manifest,

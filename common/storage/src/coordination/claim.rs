@@ -29,21 +29,26 @@
 //! commit and a fold right after our read), so before refusing, the head is read again: a head that has caught up with
 //! what the listing showed is alive, not set back.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::TryStreamExt;
 use tokio::time::Instant;
 
+use super::backoff::Backoff;
 use super::commit::{self, Resolved};
 use super::{Claim, CoordinationError, Loaded, epoch, roll};
 use crate::database::Database;
 use crate::ids::{CommitId, Epoch, Version};
 use crate::manifest::judge::EpochObject;
-use crate::manifest::{Author, Change, Edit, EditError, Manifest};
+use crate::manifest::{Author, Change, Edit, EditError, LogEntry, Manifest};
 use crate::names;
 
 /// How long a takeover tries before it reports a passing failure.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Pauses between attempts that fail in passing.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
 /// Why a takeover failed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -69,6 +74,15 @@ pub async fn take_over(db: &Database, claim: &Claim, node: &str) -> Result<Loade
         return Err(TakeoverError::Fenced(format!("epoch {} has taken over", now.manifest.epoch)));
     }
     Ok(now)
+}
+
+/// Looks again whether the bucket knows more than the head: asked by a writer after its connection to coordination was
+/// away, when it may have come back as an older copy of itself.
+///
+/// # Errors
+/// `Fenced` where a later epoch has taken over; `Regressed` where coordination was set back.
+pub async fn check_again(db: &Database, epoch: Epoch) -> Result<(), TakeoverError> {
+    sound_head(db, epoch.next()).await.map(drop)
 }
 
 /// What the bucket says of epochs and checkpoints, from one listing made only in order to refuse.
@@ -132,15 +146,15 @@ fn standing(head: &Manifest, claimed: Epoch, traces: Traces) -> Standing {
 }
 
 /// Steps 2 and 3: the head, read after winning and found not to be an old one.
-async fn sound_head(db: &Database, claim: &Claim) -> Result<(Loaded, Traces), TakeoverError> {
+async fn sound_head(db: &Database, claimed: Epoch) -> Result<(Loaded, Traces), TakeoverError> {
     let loaded = db.load().await?;
     db.check_lineage(loaded.manifest.lineage).await?;
-    let traces = Traces::read(db, claim.epoch).await?;
-    let loaded = match standing(&loaded.manifest, claim.epoch, traces) {
+    let traces = Traces::read(db, claimed).await?;
+    let loaded = match standing(&loaded.manifest, claimed, traces) {
         Standing::Sound => return Ok((loaded, traces)),
         _ => db.load().await?,
     };
-    match standing(&loaded.manifest, claim.epoch, traces) {
+    match standing(&loaded.manifest, claimed, traces) {
         Standing::Sound => Ok((loaded, traces)),
         Standing::Overtaken(by) => Err(TakeoverError::Fenced(format!("epoch {by} has taken over"))),
         Standing::Behind(why) => Err(CoordinationError::Regressed(format!(
@@ -150,17 +164,32 @@ async fn sound_head(db: &Database, claim: &Claim) -> Result<(Loaded, Traces), Ta
     }
 }
 
+/// Steps 2 to 4.
+async fn read_tail(db: &Database, claim: &Claim) -> Result<(Loaded, Vec<Arc<LogEntry>>), TakeoverError> {
+    let (loaded, traces) = sound_head(db, claim.epoch).await?;
+    let later = later_cut(db, &loaded.manifest, traces.epoch_below).await?;
+    let rolled = roll::roll_forward(db, &loaded.manifest, later.as_ref()).await?;
+    Ok((loaded, rolled))
+}
+
 /// Steps 2 to 5. Returns the manifest that the adoption made, and the newest one.
 async fn adopt(
     db: &Database,
     claim: &Claim,
     node: &str,
     deadline: Instant,
-) -> Result<(std::sync::Arc<Manifest>, Loaded), TakeoverError> {
+) -> Result<(Arc<Manifest>, Loaded), TakeoverError> {
+    let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
     loop {
-        let (loaded, traces) = sound_head(db, claim).await?;
-        let later = later_cut(db, &loaded.manifest, traces.epoch_below).await?;
-        let rolled = roll::roll_forward(db, &loaded.manifest, later.as_ref()).await?;
+        let (loaded, rolled) = match read_tail(db, claim).await {
+            // Giving the claim back for a store that hiccups would spend an epoch on every attempt.
+            Err(TakeoverError::Coordination(e)) if e.is_passing() && Instant::now() < deadline => {
+                tracing::warn!(epoch = %claim.epoch, error = %e, "the log's end could not be read yet");
+                backoff.sleep(deadline).await;
+                continue;
+            }
+            read => read?,
+        };
         tracing::info!(epoch = %claim.epoch, rolled = rolled.len(), head = %loaded.manifest.version, "taking over");
         let edit = Edit {
             version: loaded.manifest.version.next(),
@@ -238,7 +267,7 @@ async fn record(
         cut: adopted.tail,
         epochs: adopted.epochs.clone(),
     };
-    let mut backoff = super::backoff::Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
+    let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
     loop {
         match epoch::write(db.bucket.as_ref(), &object).await {
             Err(e) if e.is_passing() && Instant::now() < deadline => {

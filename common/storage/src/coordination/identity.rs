@@ -72,8 +72,8 @@ pub enum OpenMode {
     Existing,
 }
 
-/// Opens a database's identity: refuses a wrong name, backend or format, a lost head, a head of another database;
-/// creates where allowed.
+/// Opens a database's identity: refuses a wrong name, backend or format, a lost head, a head of another database, and
+/// for a role that writes a store that cannot carry the form; creates where allowed.
 ///
 /// # Errors
 /// [`CoordinationError`]; passing ones may be retried, and so may `NotFound` (a writer may be creating it right now).
@@ -85,6 +85,9 @@ pub async fn open(
     mode: &OpenMode,
 ) -> Result<Identity, CoordinationError> {
     check_name(name)?;
+    if matches!(mode, OpenMode::CreateIfMissing(_)) {
+        coordination.prepare_to_write().await?;
+    }
     let opening = Opening { bucket: bucket.as_ref(), coordination: coordination.as_ref(), env, name };
     match (opening.read_identity().await?, mode) {
         (Some(identity), _) => opening.existing(identity, mode).await,
@@ -173,6 +176,10 @@ impl Opening<'_> {
     /// `isle.json` without a head: lost, unless it is a creation in the bucket form that has not come to its end.
     async fn head_is_absent(&self, found: &Identity, mode: &OpenMode) -> Result<(), CoordinationError> {
         let unfinished = found.backend == Backend::Bucket && self.holds_only_a_creation().await?;
+        // What the listing showed beyond a creation's traces may be the head, put there by somebody else just now.
+        if !unfinished && self.coordination.exists().await? {
+            return Ok(());
+        }
         match mode {
             OpenMode::CreateIfMissing(compaction) if unfinished => {
                 self.finish_in_bucket(found, compaction).await

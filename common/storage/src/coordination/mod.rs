@@ -290,6 +290,12 @@ pub trait Coordination: Send + Sync + fmt::Debug {
     /// Which form this is.
     fn backend(&self) -> Backend;
 
+    /// Makes sure, before a role's first write, that this form can keep its promises with the store at hand (bucket: that
+    /// create is atomic). Forms that need nothing of the store have nothing to do.
+    async fn prepare_to_write(&self) -> Result<(), CoordinationError> {
+        Ok(())
+    }
+
     /// Creates the head where there is none: `Ok(false)` where there already was one.
     async fn bootstrap(
         &self,

@@ -124,8 +124,8 @@ impl CoordinationSettings {
 /// Connects to the coordination service of the database `database`, whose objects lie in `bucket`.
 ///
 /// # Errors
-/// `Refused` for settings that cannot work, a form this build does not have, or a store that cannot carry the bucket
-/// form; `Unavailable` where the service does not answer, which may be tried again.
+/// `Refused` for settings that cannot work or a form this build does not have; `Unavailable` where the service does not
+/// answer, which may be tried again.
 pub async fn connect(
     settings: &CoordinationSettings,
     database: &str,
@@ -135,7 +135,7 @@ pub async fn connect(
     settings.validate().map_err(|broken| CoordinationError::Refused(broken.join("; ")))?;
     identity::check_name(database)?;
     match settings.url.as_str() {
-        "bucket" => Ok(BucketCoordination::connect(settings, bucket, env).await?),
+        "bucket" => Ok(BucketCoordination::new(settings, bucket, env)),
         "memory" => Ok(MemoryCoordination::new(bucket)),
         _ => etcd(settings, database, bucket, env).await,
     }

@@ -108,6 +108,8 @@ struct Inner {
     members: Mutex<BTreeMap<String, Member>>,
     /// Who claimed the writer's role through this instance.
     claimants: Mutex<BTreeMap<Incarnation, NodeInfo>>,
+    /// Set once the store's create has stood its trial.
+    tried: tokio::sync::OnceCell<()>,
 }
 
 /// The pauses and periods of the settings.
@@ -140,28 +142,28 @@ struct Seen {
 }
 
 impl BucketCoordination {
-    /// Connects, after a trial has shown that the store's create is atomic.
-    ///
-    /// # Errors
-    /// `Refused` where the store cannot carry this form; `Unavailable` where it cannot be asked.
-    pub async fn connect(
-        settings: &CoordinationSettings,
-        bucket: Arc<dyn Bucket>,
-        env: &Environment,
-    ) -> Result<Arc<Self>, CoordinationError> {
-        object::conditional_create(&bucket, env.entropy.as_ref()).await.map_err(|e| match e {
-            ProbeError::Store(e) => e.into(),
-            ProbeError::NotAtomic { .. } => CoordinationError::Refused(e.to_string()),
-        })?;
-        Ok(Self::trusting(settings, bucket, env))
+    /// Coordination over `bucket`. Nothing is asked of it yet. Before the first write the store's create is put on
+    /// trial; a role that only reads never writes, and may have credentials that do not allow it.
+    #[must_use]
+    pub fn new(settings: &CoordinationSettings, bucket: Arc<dyn Bucket>, env: &Environment) -> Arc<Self> {
+        Self::over(settings, bucket, env, tokio::sync::OnceCell::new())
     }
 
-    /// The same without the trial, for a store that has passed it.
+    /// The same without the trial, for a store that has stood it.
     #[must_use]
     pub fn trusting(
         settings: &CoordinationSettings,
         bucket: Arc<dyn Bucket>,
         env: &Environment,
+    ) -> Arc<Self> {
+        Self::over(settings, bucket, env, tokio::sync::OnceCell::new_with(Some(())))
+    }
+
+    fn over(
+        settings: &CoordinationSettings,
+        bucket: Arc<dyn Bucket>,
+        env: &Environment,
+        tried: tokio::sync::OnceCell<()>,
     ) -> Arc<Self> {
         let pauses = Backoff::new(
             Duration::from_millis(settings.poll_min_ms),
@@ -183,15 +185,16 @@ impl BucketCoordination {
             sightings: Mutex::default(),
             members: Mutex::default(),
             claimants: Mutex::default(),
+            tried,
         };
         Arc::new(Self { inner: Arc::new(inner) })
     }
 }
 
 impl Inner {
-    /// A copy of the tip; cheap.
-    fn tip(&self) -> Option<Tip> {
-        self.seen.lock().tip.clone()
+    /// What the tip says, if there is one.
+    fn tip<T>(&self, ask: impl FnOnce(&Tip) -> T) -> Option<T> {
+        self.seen.lock().tip.as_ref().map(ask)
     }
 
     /// Puts a tip in the place of the present one.
@@ -227,6 +230,17 @@ impl Inner {
         seen.trouble = None;
     }
 
+    /// Puts the store's create on trial, once.
+    async fn trust(&self) -> Result<(), CoordinationError> {
+        let trial = || async {
+            object::conditional_create(&self.bucket, self.env.entropy.as_ref()).await.map_err(|e| match e {
+                ProbeError::Store(e) => e.into(),
+                ProbeError::NotAtomic { .. } => CoordinationError::Refused(e.to_string()),
+            })
+        };
+        self.tried.get_or_try_init(trial).await.copied()
+    }
+
     async fn load_now(&self) -> Result<Loaded, CoordinationError> {
         self.load(&mut *self.turn.lock().await).await
     }
@@ -238,11 +252,16 @@ impl Coordination for BucketCoordination {
         Backend::Bucket
     }
 
+    async fn prepare_to_write(&self) -> Result<(), CoordinationError> {
+        self.inner.trust().await
+    }
+
     async fn bootstrap(
         &self,
         genesis: &Manifest,
         checkpoint: &CheckpointRef,
     ) -> Result<bool, CoordinationError> {
+        self.inner.trust().await?;
         self.inner.bootstrap(genesis, checkpoint).await
     }
 
@@ -255,10 +274,16 @@ impl Coordination for BucketCoordination {
     }
 
     async fn commit(&self, proposal: &Proposal) -> CommitOutcome {
+        if let Err(e) = self.inner.trust().await {
+            return CommitOutcome::Unknown(e.to_string());
+        }
         self.inner.commit(&mut *self.inner.turn.lock().await, proposal).await
     }
 
     async fn fold(&self, base: &HeadState, checkpoint: &CheckpointRef, keep: usize) -> CommitOutcome {
+        if let Err(e) = self.inner.trust().await {
+            return CommitOutcome::Unknown(e.to_string());
+        }
         let outcome = self.inner.fold(&mut *self.inner.turn.lock().await, base, checkpoint, keep).await;
         if matches!(outcome, CommitOutcome::Committed(_)) {
             self.inner.sweep().await;
@@ -275,6 +300,7 @@ impl Coordination for BucketCoordination {
         node: &NodeInfo,
         incarnation: Incarnation,
     ) -> Result<ClaimAttempt, CoordinationError> {
+        self.inner.trust().await?;
         let manifest = self.inner.load_now().await?.manifest;
         let epoch = manifest.epoch.next();
         self.inner.claimants.lock().insert(incarnation, node.clone());
@@ -286,7 +312,7 @@ impl Coordination for BucketCoordination {
         let manifest = self.inner.load_now().await?.manifest;
         let Some(start) = manifest.epochs.last() else { return Ok(None) };
         let claimant = self.inner.claimants.lock().get(&start.incarnation).cloned();
-        let named = self.inner.tip().and_then(|tip| tip.leader);
+        let named = self.inner.tip(|tip| tip.leader.clone()).flatten();
         let node = claimant.or_else(|| named.map(|node| NodeInfo { node, advertise: String::new() }));
         Ok(node.map(|node| LeaderInfo { node, epoch: start.epoch }))
     }
@@ -297,6 +323,7 @@ impl Coordination for BucketCoordination {
     }
 
     async fn claim_job(&self, job: JobId, node: &NodeInfo) -> Result<JobAttempt, CoordinationError> {
+        self.inner.trust().await?;
         jobs::claim(&self.inner, job, node).await
     }
 

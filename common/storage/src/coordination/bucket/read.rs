@@ -38,15 +38,15 @@ impl Inner {
     pub(super) async fn load(&self, turn: &mut Turn) -> Result<Loaded, CoordinationError> {
         let as_of = Instant::now();
         for _ in 0..RESTARTS {
-            if self.tip().is_none() {
+            if self.tip(|_| ()).is_none() {
                 self.load_fold(turn).await?;
             }
             loop {
                 match self.advance(turn, true).await? {
                     Progress::Edits { more: true, .. } => {}
                     Progress::Edits { more: false, .. } => {
-                        if let Some(tip) = self.tip() {
-                            return Ok(tip.loaded(as_of));
+                        if let Some(loaded) = self.tip(|tip| tip.loaded(as_of)) {
+                            return Ok(loaded);
                         }
                     }
                     Progress::Overtaken => break,
@@ -92,7 +92,7 @@ impl Inner {
     /// for a while, or there were any, asks for the next fold record afterwards: see the head of this folder.
     pub(super) async fn advance(&self, turn: &mut Turn, prove: bool) -> Result<Progress, CoordinationError> {
         let as_of = Instant::now();
-        let Some(at) = self.tip().map(|t| t.version()) else { return Ok(Progress::Overtaken) };
+        let Some(at) = self.tip(Tip::version) else { return Ok(Progress::Overtaken) };
         let edits = self.edits_after(at, turn.listed).await?;
         let more = edits.len() as u64 == BATCH;
         if edits.is_empty() && !prove && turn.proven.elapsed() < PROVE_EVERY {
@@ -131,7 +131,7 @@ impl Inner {
     /// The fold records after the tip's, in order.
     pub(super) async fn newer_folds(&self) -> Result<Vec<FoldRecord>, CoordinationError> {
         let mut folds = Vec::new();
-        let Some(mut number) = self.tip().map(|t| t.fold()) else { return Ok(folds) };
+        let Some(mut number) = self.tip(Tip::fold) else { return Ok(folds) };
         loop {
             number += 1;
             match self.fold_record(number).await? {
@@ -143,9 +143,8 @@ impl Inner {
 
     /// Whether names from `lowest` on may have been deleted and created anew, or belong to another lineage.
     pub(super) fn overtaken(&self, lowest: Version, folds: &[FoldRecord]) -> bool {
-        let Some(tip) = self.tip() else { return true };
-        let lineage = tip.manifest.lineage;
-        tip.gone >= lowest || folds.iter().any(|f| f.gone >= lowest || f.lineage != lineage)
+        let Some((gone, lineage)) = self.tip(|tip| (tip.gone, tip.manifest.lineage)) else { return true };
+        gone >= lowest || folds.iter().any(|f| f.gone >= lowest || f.lineage != lineage)
     }
 
     async fn fold_record(&self, number: u64) -> Result<Option<FoldRecord>, CoordinationError> {

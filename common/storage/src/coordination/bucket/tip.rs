@@ -23,7 +23,7 @@ pub(super) struct Step {
 }
 
 /// The newest state.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Tip {
     pub(super) state: HeadState,
     pub(super) manifest: Arc<Manifest>,

@@ -142,8 +142,8 @@ impl Inner {
         if self.seen.lock().look_at > Instant::now() {
             return;
         }
-        let looked = match self.tip() {
-            Some(_) => self.advance(&mut turn, false).await,
+        let looked = match self.tip(|_| ()) {
+            Some(()) => self.advance(&mut turn, false).await,
             None => self.load(&mut turn).await.map(|_| Progress::Edits { count: 0, more: false }),
         };
         match looked {

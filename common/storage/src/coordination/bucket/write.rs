@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::jobs;
 use super::record::{FoldRecord, NumberedEdit};
+use super::tip::Tip;
 use super::{Inner, Turn};
 use crate::coordination::write_once::get_if_there;
 use crate::coordination::{Authority, CommitOutcome, CoordinationError, HeadState, Proposal};
@@ -61,10 +62,10 @@ impl Inner {
     async fn try_commit(&self, turn: &mut Turn, p: &Proposal) -> Result<CommitOutcome, CoordinationError> {
         let as_of = Instant::now();
         let version = p.edit.version;
-        if self.tip().is_none_or(|tip| tip.version() < p.base.head.version) {
+        if self.tip(Tip::version).is_none_or(|at| at < p.base.head.version) {
             self.load(turn).await?;
         }
-        if let Some(refusal) = self.tip().and_then(|tip| refusal(p, &tip.state, &tip.manifest)) {
+        if let Some(refusal) = self.tip(|tip| refusal(p, &tip.state, &tip.manifest)).flatten() {
             return Ok(refusal);
         }
         match self.create(&names::edit(version), NumberedEdit::of(p).encode()?).await? {
@@ -134,7 +135,7 @@ impl Inner {
             return Ok(CommitOutcome::Moved);
         }
         let spared = head.version.0.saturating_sub(keep as u64);
-        let already = self.tip().map(|tip| tip.gone).unwrap_or_default();
+        let already = self.tip(|tip| tip.gone).unwrap_or_default();
         let record = FoldRecord {
             database: now.manifest.database,
             lineage: head.lineage,
@@ -164,7 +165,7 @@ impl Inner {
     /// Deletes the edits that are gone: those the newest fold covers, and whatever crashed sweeps and stale creates
     /// have left below. What cannot be deleted now, the next sweep deletes.
     pub(super) async fn sweep(&self) {
-        let Some(gone) = self.tip().map(|tip| tip.gone) else { return };
+        let Some(gone) = self.tip(|tip| tip.gone) else { return };
         let listing = self.bucket.list("manifest").try_filter_map(|object| {
             let version = names::parse_edit(&object.path).filter(|v| *v <= gone);
             std::future::ready(Ok(version))
