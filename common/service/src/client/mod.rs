@@ -15,10 +15,13 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use axum::body::Body;
+use http::uri::{Parts, PathAndQuery};
 use http::{HeaderName, HeaderValue, Method, Request, Uri};
 use hyper_util::client::legacy::Client as Pool;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+use crate::wire::key::MAX_TARGET_BYTES;
 
 pub use answer::{Answer, MAX_ANSWER_BYTES};
 pub use error::{CallError, ClientError, RemoteError};
@@ -101,25 +104,17 @@ impl Client {
 
     /// A request for `target`, a path and query that begin with `/` and are sent as they are.
     #[must_use]
-    pub fn request(&self, method: Method, base: &BaseUrl, target: &str) -> Call<'_> {
-        let url = format!("{base}{target}");
+    pub fn request(&self, method: Method, base: &BaseUrl, target: &str) -> Call {
         let mut request = Request::new(Body::empty());
         *request.method_mut() = method;
-        let uri =
-            url.parse::<Uri>().map_err(|e| ClientError::Url(format!("{} is not a URL: {e}", shorten(&url))));
-        let uri = if target.starts_with('/') {
-            uri
-        } else {
-            Err(ClientError::Url(format!("the target {} does not begin with /", shorten(target))))
-        };
-        let failed = match uri {
+        let failed = match uri_of(base, target) {
             Ok(uri) => {
                 *request.uri_mut() = uri;
                 None
             }
             Err(e) => Some(e),
         };
-        Call { client: self, request, failed, base: base.clone(), head_timeout: self.head_timeout }
+        Call { client: self.clone(), request, failed, base: base.clone(), head_timeout: self.head_timeout }
     }
 }
 
@@ -131,15 +126,15 @@ impl Default for Client {
 
 /// One request being put together.
 #[derive(Debug)]
-pub struct Call<'a> {
-    client: &'a Client,
+pub struct Call {
+    client: Client,
     request: Request<Body>,
     failed: Option<ClientError>,
     base: BaseUrl,
     head_timeout: Option<Duration>,
 }
 
-impl Call<'_> {
+impl Call {
     /// Sets the body: bytes, or [`Body::from_stream`] for a streamed one.
     #[must_use]
     pub fn body(mut self, body: impl Into<Body>) -> Self {
@@ -180,6 +175,22 @@ impl Call<'_> {
         };
         answer.map(Answer::new).map_err(|e| ClientError::of(&self.base, &e))
     }
+}
+
+/// The absolute form that the pool chooses a connection by; on the wire goes `target` alone. It is put together from its
+/// parts because parsing it whole would count scheme and host into the longest length a target may have.
+fn uri_of(base: &BaseUrl, target: &str) -> Result<Uri, ClientError> {
+    let bad = |why: &dyn fmt::Display| ClientError::Url(format!("the target {} {why}", shorten(target)));
+    if !target.starts_with('/') {
+        return Err(bad(&"does not begin with /"));
+    }
+    if target.len() > MAX_TARGET_BYTES {
+        return Err(bad(&"is too long for a URL; long keys go into the body forms"));
+    }
+    let path = PathAndQuery::try_from(target).map_err(|e| bad(&format!("is not a path: {e}")))?;
+    let mut parts: Parts = base.0.parse::<Uri>().map_err(|e| bad(&e))?.into_parts();
+    parts.path_and_query = Some(path);
+    Uri::from_parts(parts).map_err(|e| bad(&e))
 }
 
 fn shorten(text: &str) -> String {

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -74,8 +75,9 @@ impl Connections {
             match accepted {
                 None => return,
                 Some((permit, Ok((stream, _)))) => {
-                    let connection = Arc::clone(&self).serve(stream, permit);
-                    self.tasks.spawn(connection);
+                    // Judged here: the next turn of the loop takes a permit before there is a connection for it.
+                    let crowded = self.room.available_permits() < HEALTH_CONNECTIONS;
+                    self.tasks.spawn(Arc::clone(&self).serve(stream, permit, crowded));
                 }
                 Some((_, Err(e))) if is_about_peer(&e) => {}
                 Some((_, Err(e))) => {
@@ -86,16 +88,14 @@ impl Connections {
         }
     }
 
-    async fn serve(self: Arc<Self>, stream: TcpStream, permit: OwnedSemaphorePermit) {
-        let crowded = self.room.available_permits() < HEALTH_CONNECTIONS;
+    async fn serve(self: Arc<Self>, stream: TcpStream, permit: OwnedSemaphorePermit, crowded: bool) {
         // Answers are written whole; waiting to fill a packet only adds delay.
         let _best_effort = stream.set_nodelay(true);
-        if !self.first_byte(&stream).await {
-            return;
-        }
         let builder = self.builder();
-        let this = Arc::clone(&self);
+        let spoken = Arc::new(AtomicBool::new(false));
+        let (this, says) = (Arc::clone(&self), Arc::clone(&spoken));
         let service = service_fn(move |request| {
+            says.store(true, Ordering::Relaxed);
             let this = Arc::clone(&this);
             async move { Ok::<_, Infallible>(this.answer(request, crowded).await) }
         });
@@ -105,6 +105,7 @@ impl Connections {
             biased;
             ended = connection.as_mut() => return note_end(ended),
             () = self.stop.cancelled() => connection.as_mut().graceful_shutdown(),
+            () = self.silence(&spoken) => return,
         }
         tokio::select! {
             biased;
@@ -114,13 +115,12 @@ impl Connections {
         drop(permit);
     }
 
-    /// Waits for the peer to say anything: telling HTTP/1 from HTTP/2 takes bytes, and hyper sets no limit to that wait.
-    async fn first_byte(&self, stream: &TcpStream) -> bool {
-        let timeout = self.parts.settings.header_timeout;
-        tokio::select! {
-            biased;
-            readable = tokio::time::timeout(timeout, stream.readable()) => matches!(readable, Ok(Ok(()))),
-            () = self.stop.cancelled() => false,
+    /// Returns when a connection has brought no request at all within the time a head may take. Hyper bounds the heads of
+    /// HTTP/1, but not the wait for the first bytes, which tell HTTP/1 from HTTP/2.
+    async fn silence(&self, spoken: &AtomicBool) {
+        tokio::time::sleep(self.parts.settings.header_timeout).await;
+        if spoken.load(Ordering::Relaxed) {
+            std::future::pending().await
         }
     }
 

@@ -77,6 +77,13 @@ impl ServerHandle {
         self.local
     }
 
+    /// Connections open at present.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        // One task accepts; every other one is a connection.
+        self.tasks.len().saturating_sub(1)
+    }
+
     /// Closes the listener, lets requests in progress finish until `deadline`, and cuts what is left. Returns how many
     /// connections were cut.
     pub async fn stop(self, deadline: Instant) -> usize {

@@ -12,7 +12,7 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::handler::Handler;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodFilter, on};
+use axum::routing::{MethodFilter, any, on};
 use http::{Method, Uri};
 use tower::util::MapRequestLayer;
 
@@ -67,6 +67,18 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
     #[must_use]
     pub fn delete<H: Handler<T, S>, T: 'static>(self, pattern: &str, handler: H) -> Self {
         self.on(MethodFilter::DELETE, "DELETE", pattern, handler)
+    }
+
+    /// Keeps a path of the contract for a later version: every method is 400 `unsupported`, which says `what` is missing.
+    /// It is not in [`Routes::list`].
+    #[must_use]
+    pub fn reserve(mut self, pattern: &str, what: &'static str) -> Self {
+        let answer =
+            move || async move { ApiError::unsupported(format!("{what} come with a later version")) };
+        for path in paths(pattern) {
+            self.router = self.router.route(&path, any(answer));
+        }
+        self
     }
 
     fn on<H: Handler<T, S>, T: 'static>(

@@ -23,7 +23,7 @@ mod signals;
 
 pub use open::{OpenError, Refusal, open_until_done};
 pub use program::{FaceParts, NoArgs, OpenParts, Program};
-pub use run::run;
+pub use run::{run, run_until};
 pub use signals::Signals;
 
 /// Exit code of a bad flag or setting, and of a definite refusal by what a setting names.

@@ -1,7 +1,6 @@
 //! What a role brings to the shell.
 
 use std::future::Future;
-use std::process::ExitCode;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -62,9 +61,9 @@ pub trait Program: Sized + Send + Sync + 'static {
         false
     }
 
-    /// Does that job; it should stop early once `parts.drain` begins.
-    fn run_once(_parts: OpenParts<Self>) -> impl Future<Output = ExitCode> + Send {
-        async { ExitCode::SUCCESS }
+    /// Does that job and returns the exit code; it should stop early once `parts.drain` begins.
+    fn run_once(_parts: OpenParts<Self>) -> impl Future<Output = u8> + Send {
+        async { 0 }
     }
 }
 

@@ -15,7 +15,7 @@ use super::signals::Signals;
 use super::{EXIT_FAILURE, EXIT_SETTINGS};
 use crate::config::{CommonArgs, ConfigError, Settings};
 use crate::health::{Health, State};
-use crate::server::{Drain, Encoder, HttpMetrics, ServerHandle, ServerParts, bind, serve};
+use crate::server::{Drain, HttpMetrics, ServerHandle, ServerParts, bind, serve};
 use crate::slot::Slot;
 use crate::telemetry;
 
@@ -30,15 +30,6 @@ struct Cli<A: clap::Args> {
     own: A,
 }
 
-/// Everything before the runtime starts.
-struct Prepared<P: Program> {
-    args: P::Args,
-    settings: Arc<Settings<P::Config>>,
-    environment: P::Environment,
-    encoder: Encoder,
-    http: HttpMetrics,
-}
-
 /// Runs a program from its command line to its end.
 #[must_use]
 pub fn run<P: Program>() -> ExitCode {
@@ -48,39 +39,42 @@ pub fn run<P: Program>() -> ExitCode {
         Ok(cli) => cli,
         Err(e) => e.exit(),
     };
-    let prepared = match prepare::<P>(cli) {
-        Ok(Some(prepared)) => prepared,
+    let settings = match prepare::<P>(&cli.common) {
+        Ok(Some(settings)) => settings,
         Ok(None) => return ExitCode::SUCCESS,
-        Err(e) => return say_error(&e, EXIT_SETTINGS),
+        Err(e) => return ExitCode::from(say_error(&e, EXIT_SETTINGS)),
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(e) => return say_error(&format!("the runtime cannot start: {e}"), EXIT_FAILURE),
+        Err(e) => return ExitCode::from(say_error(&format!("the runtime cannot start: {e}"), EXIT_FAILURE)),
     };
-    let code = runtime.block_on(live(prepared));
+    let code = runtime.block_on(async {
+        match Signals::install() {
+            Ok(signals) => run_until::<P>(cli.own, settings, signals).await,
+            Err(e) => fail(&format!("signals cannot be handled: {e}"), EXIT_FAILURE),
+        }
+    });
     runtime.shutdown_timeout(RUNTIME_GRACE);
-    code
+    ExitCode::from(code)
 }
 
-/// Settings, logs, environment; `None` when the flags asked only for the settings.
-fn prepare<P: Program>(cli: Cli<P::Args>) -> Result<Option<Prepared<P>>, ConfigError> {
-    let settings = Settings::<P::Config>::load(&cli.common, P::ROLE, environment_variables()?)?;
-    if cli.common.print_config {
+/// Settings and logs; `None` when the flags asked only for the settings.
+fn prepare<P: Program>(args: &CommonArgs) -> Result<Option<Settings<P::Config>>, ConfigError> {
+    let settings = Settings::<P::Config>::load(args, P::ROLE, environment_variables()?)?;
+    if args.print_config {
         say(&settings.to_toml(P::ROLE)?);
     }
     telemetry::check_level(&settings.log.level).map_err(|e| ConfigError::at("log.level", e))?;
     check_store(&settings.store.url)?;
     P::check(&settings).map_err(ConfigError::new)?;
-    if cli.common.check_config {
+    if args.check_config {
         say("the settings are in order\n");
     }
-    if cli.common.print_config || cli.common.check_config {
+    if args.print_config || args.check_config {
         return Ok(None);
     }
     telemetry::init(&settings.log).map_err(|e| ConfigError::at("log.level", e))?;
-    let http = HttpMetrics::new();
-    let (environment, encoder) = P::environment(&settings.store.database, &http);
-    Ok(Some(Prepared { args: cli.own, settings: Arc::new(settings), environment, encoder, http }))
+    Ok(Some(settings))
 }
 
 /// The environment; a variable of ours that is not UTF-8 is an error, others do not matter.
@@ -112,49 +106,50 @@ fn check_store(url: &str) -> Result<(), ConfigError> {
     Ok(())
 }
 
-async fn live<P: Program>(prepared: Prepared<P>) -> ExitCode {
-    let signals = match Signals::install() {
-        Ok(signals) => signals,
-        Err(e) => return fail(&format!("signals cannot be handled: {e}"), EXIT_FAILURE),
+/// The life of a program within a runtime: from its settings until it has drained after the first of `signals`, or until
+/// something ends it before. Returns the exit code.
+pub async fn run_until<P: Program>(args: P::Args, settings: Settings<P::Config>, signals: Signals) -> u8 {
+    let http = HttpMetrics::new();
+    let (environment, metrics) = P::environment(&settings.store.database, &http);
+    let health = Health::new(P::ROLE);
+    let mut parts = OpenParts {
+        args,
+        settings: Arc::new(settings),
+        environment,
+        health: health.clone(),
+        drain: Drain::new(),
+        advertise: String::new(),
     };
-    if P::is_once(&prepared.args) {
-        return once(prepared, signals).await;
+    if P::is_once(&parts.args) {
+        return once(parts, signals).await;
     }
-    let listen = prepared.settings.server.listen_or(P::DEFAULT_PORT);
-    let listener = match bind(listen).await {
+    let listener = match bind(parts.settings.server.listen_or(P::DEFAULT_PORT)).await {
         Ok(listener) => listener,
         Err(e) => return fail(&e, EXIT_FAILURE),
     };
-    let advertise = prepared.settings.server.advertise_or(listener.local_addr());
-    tracing::info!(program = P::NAME, listen = %listener.local_addr(), advertise, "listening");
-
-    let health = Health::new(P::ROLE);
+    parts.advertise = parts.settings.server.advertise_or(listener.local_addr());
+    tracing::info!(program = P::NAME, listen = %listener.local_addr(), advertise = parts.advertise, "listening");
     health.set("start", State::not_ready("opening"));
     let slot = Slot::new();
-    let parts = open_parts(&prepared, &health, advertise);
-    let face = FaceParts {
-        slot: slot.clone(),
-        health: health.clone(),
-        drain: parts.drain.clone(),
-        settings: Arc::clone(&prepared.settings),
-        environment: prepared.environment.clone(),
-    };
-    let server_parts = ServerParts {
-        program: P::NAME,
-        role: P::ROLE,
-        health: health.clone(),
-        metrics: prepared.encoder.clone(),
-        http: prepared.http.clone(),
-        settings: prepared.settings.server.clone(),
-    };
-    let server = serve(listener, P::routes(face), server_parts);
-    let ended = work::<P>(&slot, &parts, &signals).await;
-    let code = match ended {
-        Ok(()) => ExitCode::SUCCESS,
+    let settings = parts.settings.server.clone();
+    let server_parts = ServerParts { program: P::NAME, role: P::ROLE, health, metrics, http, settings };
+    let server = serve(listener, P::routes(face(&slot, &parts)), server_parts);
+    let code = match work::<P>(&slot, &parts, &signals).await {
+        Ok(()) => 0,
         Err(refusal) => fail(&refusal, refusal.exit),
     };
     stop::<P>(&slot, parts, server).await;
     code
+}
+
+fn face<P: Program>(slot: &Slot<P::Engine>, parts: &OpenParts<P>) -> FaceParts<P> {
+    FaceParts {
+        slot: slot.clone(),
+        health: parts.health.clone(),
+        drain: parts.drain.clone(),
+        settings: Arc::clone(&parts.settings),
+        environment: parts.environment.clone(),
+    }
 }
 
 /// Opens the engine and waits: `Ok` after a signal, `Err` when the engine must not run.
@@ -192,44 +187,31 @@ async fn stop<P: Program>(slot: &Slot<P::Engine>, parts: OpenParts<P>, server: S
     }
 }
 
-async fn once<P: Program>(prepared: Prepared<P>, signals: Signals) -> ExitCode {
-    let health = Health::new(P::ROLE);
-    let parts = open_parts(&prepared, &health, String::new());
-    let drain = parts.drain.clone();
+async fn once<P: Program>(parts: OpenParts<P>, signals: Signals) -> u8 {
+    let (drain, timeout) = (parts.drain.clone(), parts.settings.server.shutdown_timeout);
     let mut job = std::pin::pin!(P::run_once(parts));
     tokio::select! {
         biased;
         () = signals.first() => drain.start(),
         code = job.as_mut() => return code,
     }
-    match tokio::time::timeout(prepared.settings.server.shutdown_timeout, job).await {
+    match tokio::time::timeout(timeout, job).await {
         Ok(code) => code,
         Err(_) => fail(&"the job did not stop within server.shutdown_timeout", EXIT_FAILURE),
     }
 }
 
-fn open_parts<P: Program>(prepared: &Prepared<P>, health: &Health, advertise: String) -> OpenParts<P> {
-    OpenParts {
-        args: prepared.args.clone(),
-        settings: Arc::clone(&prepared.settings),
-        environment: prepared.environment.clone(),
-        health: health.clone(),
-        drain: Drain::new(),
-        advertise,
-    }
-}
-
 /// Reports a failure in the log, where one is kept by now.
-fn fail(error: &dyn Display, exit: u8) -> ExitCode {
+fn fail(error: &dyn Display, exit: u8) -> u8 {
     tracing::error!(exit, "{error}");
-    ExitCode::from(exit)
+    exit
 }
 
 /// Reports a failure before there is a log.
-fn say_error(error: &dyn Display, exit: u8) -> ExitCode {
+fn say_error(error: &dyn Display, exit: u8) -> u8 {
     // Where stderr is closed there is nobody to tell.
     let _nobody = writeln!(std::io::stderr(), "error: {error}");
-    ExitCode::from(exit)
+    exit
 }
 
 fn say(text: &str) {

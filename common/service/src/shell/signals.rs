@@ -22,6 +22,12 @@ impl Signals {
         Ok(Self(first))
     }
 
+    /// No signals: the stop begins when `stop` is cancelled. For hosts that handle signals themselves, and for tests.
+    #[must_use]
+    pub fn from_token(stop: CancellationToken) -> Self {
+        Self(stop)
+    }
+
     /// Waits for the first signal.
     pub async fn first(&self) {
         self.0.cancelled().await;

@@ -15,6 +15,7 @@ pub mod position;
 pub mod query;
 pub mod records;
 pub mod row;
+pub mod stream;
 pub mod text;
 pub mod time;
 
@@ -30,4 +31,5 @@ pub use position::{MinSeq, Position};
 pub use query::Query;
 pub use records::{Record, Records};
 pub use row::{Op, RowJson, write_absent_json, write_row_json};
+pub use stream::{BodyWriter, ClientGone, body_channel};
 pub use text::Encoding;
