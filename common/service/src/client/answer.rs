@@ -81,7 +81,6 @@ impl Answer {
     }
 
     /// The body itself, for passing it on.
-    #[must_use]
     pub fn into_body(self) -> Incoming {
         self.response.into_body()
     }

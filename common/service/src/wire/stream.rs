@@ -41,7 +41,6 @@ pub struct BodyWriter {
 }
 
 /// A body and the writer that feeds it.
-#[must_use]
 pub fn body_channel() -> (BodyWriter, Body) {
     let (sender, receiver) = mpsc::channel(CHUNKS_IN_FLIGHT);
     let writer = BodyWriter { parts: sender, gathered: Vec::new() };
