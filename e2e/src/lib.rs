@@ -1,1 +1,10 @@
-//! x
+//! What the end-to-end tests share: real servers on free loopback ports, and waiting for conditions.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "what fails here ends the test that asked for it"
+)]
+
+pub mod servers;
+pub mod wait;

@@ -125,7 +125,11 @@ fn read_all(file: &Path) -> io::Result<Bytes> {
 /// The asked bytes, or the file's length if it is too short for them.
 fn read_range(file: &Path, range: &Range<u64>) -> io::Result<Result<Bytes, u64>> {
     let file = File::open(file)?;
-    let len = file.metadata()?.len();
+    let meta = file.metadata()?;
+    if meta.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    let len = meta.len();
     if range.end > len {
         return Ok(Err(len));
     }

@@ -114,3 +114,16 @@ async fn staging_is_no_place_for_objects_and_no_part_of_a_listing() {
     let refused = bucket.put(&path(".isle-staging/torn"), body("1")).await.unwrap_err();
     assert_eq!(refused.kind, StoreErrorKind::Permanent);
 }
+
+#[tokio::test]
+async fn a_folder_is_no_object() {
+    let dir = tempfile::tempdir().unwrap();
+    let bucket = FileBucket::open(dir.path(), &environment()).unwrap();
+    bucket.put(&path("table/3f/x"), body("1")).await.unwrap();
+    let folder = path("table/3f");
+    assert!(bucket.get(&folder).await.unwrap_err().is_not_found());
+    assert!(bucket.get_range(&folder, 0..1).await.unwrap_err().is_not_found());
+    assert!(bucket.head(&folder).await.unwrap_err().is_not_found());
+    bucket.delete(&folder).await.unwrap();
+    assert_eq!(bucket.get(&path("table/3f/x")).await.unwrap(), "1");
+}

@@ -1,0 +1,292 @@
+//! etcd: one member or three, each of which can be frozen, killed, restarted, wiped or set back to an older copy.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use super::daemon::{Daemon, free_port};
+use super::http;
+
+/// A running etcd, gone with its data when dropped.
+#[derive(Debug)]
+pub struct Etcd {
+    // Dropped before the directory they write to.
+    members: Vec<Member>,
+    _dir: TempDir,
+}
+
+/// A copy of every member's data, taken by [`Etcd::backup`].
+#[derive(Debug)]
+pub struct Backup(TempDir);
+
+/// One member.
+#[derive(Debug)]
+pub struct Member {
+    name: String,
+    client_port: u16,
+    peer_port: u16,
+    /// Names and peer addresses of all members.
+    cluster: String,
+    /// Changes when the cluster is wiped, so that a wiped member cannot meet an old one.
+    token: String,
+    dir: PathBuf,
+    daemon: Option<Daemon>,
+}
+
+impl Etcd {
+    /// A single member.
+    pub async fn single() -> Self {
+        Self::start(1).await
+    }
+
+    /// Three members.
+    pub async fn cluster() -> Self {
+        Self::start(3).await
+    }
+
+    async fn start(count: usize) -> Self {
+        let dir = tempfile::Builder::new().prefix("isle-etcd-").tempdir().unwrap();
+        let mut members: Vec<_> = (0..count).map(|n| Member::new(n, dir.path())).collect();
+        let cluster: Vec<_> = members.iter().map(|m| format!("{}={}", m.name, m.peer_url())).collect();
+        for member in &mut members {
+            member.cluster = cluster.join(",");
+        }
+        let mut etcd = Self { members, _dir: dir };
+        etcd.restart().await;
+        etcd
+    }
+
+    /// `127.0.0.1:port` of every member.
+    #[must_use]
+    pub fn endpoints(&self) -> Vec<String> {
+        self.members.iter().map(Member::endpoint).collect()
+    }
+
+    /// The coordination URL over all members: `etcd://host:port,host:port/root`.
+    #[must_use]
+    pub fn url(&self, root: &str) -> String {
+        format!("etcd://{}/{root}", self.endpoints().join(","))
+    }
+
+    /// How many members there are, running or not.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Whether there are none, which is never.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// One member.
+    ///
+    /// # Panics
+    /// If there is no such member.
+    pub fn member(&mut self, n: usize) -> &mut Member {
+        &mut self.members[n]
+    }
+
+    /// Freezes every member.
+    pub fn stop(&self) {
+        self.members.iter().for_each(Member::stop);
+    }
+
+    /// Lets every frozen member go on.
+    pub fn cont(&self) {
+        self.members.iter().for_each(Member::cont);
+    }
+
+    /// Kills every member; the data stays.
+    pub fn kill(&mut self) {
+        self.members.iter_mut().for_each(Member::kill);
+    }
+
+    /// Starts every member that is not running, and waits until they serve.
+    pub async fn restart(&mut self) {
+        self.members.iter_mut().for_each(Member::launch);
+        for member in &mut self.members {
+            member.ready().await;
+        }
+    }
+
+    /// Kills every member, deletes all data, and starts an empty cluster at the same addresses.
+    ///
+    /// # Panics
+    /// If the data cannot be deleted.
+    pub async fn wipe(&mut self) {
+        self.kill();
+        for member in &mut self.members {
+            fs::remove_dir_all(member.data()).unwrap();
+            member.token.push('x');
+        }
+        self.restart().await;
+    }
+
+    /// Copies every member's data, as a crash would leave it; they are frozen meanwhile and go on after.
+    ///
+    /// # Panics
+    /// If it cannot be copied.
+    #[must_use]
+    pub fn backup(&self) -> Backup {
+        let to = tempfile::Builder::new().prefix("isle-etcd-backup-").tempdir().unwrap();
+        self.stop();
+        for member in &self.members {
+            copy(&member.data(), &to.path().join(&member.name));
+        }
+        self.cont();
+        Backup(to)
+    }
+
+    /// Kills every member, puts the copy in place of the data, and starts again.
+    ///
+    /// # Panics
+    /// If it cannot be put in place.
+    pub async fn restore(&mut self, backup: &Backup) {
+        self.kill();
+        for member in &self.members {
+            fs::remove_dir_all(member.data()).unwrap();
+            copy(&backup.0.path().join(&member.name), &member.data());
+        }
+        self.restart().await;
+    }
+
+    /// Runs `etcdctl` (version 3 of the interface) against all members; its standard output.
+    ///
+    /// # Panics
+    /// If it fails.
+    #[must_use]
+    pub fn etcdctl(&self, args: &[&str]) -> String {
+        let output = Command::new("etcdctl")
+            .env("ETCDCTL_API", "3")
+            .args(["--endpoints", &self.endpoints().join(",")])
+            .args(args)
+            .output()
+            .expect("etcdctl is not installed; run e2e/install.sh (make test does)");
+        assert!(output.status.success(), "etcdctl {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The index of the member that leads.
+    ///
+    /// # Panics
+    /// If none does.
+    #[must_use]
+    pub fn leader(&self) -> usize {
+        let status = self.etcdctl(&["endpoint", "status", "--write-out", "json"]);
+        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+        let leads = |s: &&serde_json::Value| s["Status"]["leader"] == s["Status"]["header"]["member_id"];
+        let leader = status.as_array().unwrap().iter().find(leads).expect("a leader");
+        let endpoint = leader["Endpoint"].as_str().unwrap();
+        self.members.iter().position(|m| m.endpoint() == endpoint).unwrap()
+    }
+
+    /// Compacts everything below the newest revision, so that watches further behind are cut off.
+    ///
+    /// # Panics
+    /// If etcd refuses.
+    pub fn compact(&self) {
+        let status = self.etcdctl(&["get", "none", "--write-out", "json"]);
+        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+        let revision = status["header"]["revision"].to_string();
+        let _output = self.etcdctl(&["compact", &revision]);
+    }
+}
+
+impl Member {
+    fn new(n: usize, dir: &Path) -> Self {
+        let name = format!("m{n}");
+        Self {
+            dir: dir.to_path_buf(),
+            client_port: free_port(),
+            peer_port: free_port(),
+            cluster: String::new(),
+            token: format!("isle-{}", dir.file_name().unwrap().to_string_lossy()),
+            daemon: None,
+            name,
+        }
+    }
+
+    /// `127.0.0.1:port` for clients.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        format!("127.0.0.1:{}", self.client_port)
+    }
+
+    fn peer_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.peer_port)
+    }
+
+    /// Where its data lies.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.dir.join(&self.name)
+    }
+
+    /// Freezes it, if it is running.
+    pub fn stop(&self) {
+        self.daemon.iter().for_each(Daemon::stop);
+    }
+
+    /// Lets it go on.
+    pub fn cont(&self) {
+        self.daemon.iter().for_each(Daemon::cont);
+    }
+
+    /// Kills it; the data stays.
+    pub fn kill(&mut self) {
+        self.daemon = None;
+    }
+
+    /// Starts it again and waits until it serves.
+    pub async fn restart(&mut self) {
+        self.launch();
+        self.ready().await;
+    }
+
+    fn launch(&mut self) {
+        if self.daemon.is_some() {
+            return;
+        }
+        let client = format!("http://{}", self.endpoint());
+        let peer = self.peer_url();
+        let mut command = Command::new("etcd");
+        command
+            .args(["--name", &self.name, "--data-dir"])
+            .arg(self.data())
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster", &self.cluster, "--initial-cluster-token", &self.token])
+            .args(["--initial-cluster-state", "new", "--logger", "zap", "--log-level", "warn"]);
+        let log = self.dir.join(format!("{}.log", self.name));
+        self.daemon = Some(Daemon::spawn(&format!("etcd member {}", self.name), &mut command, &log));
+    }
+
+    async fn ready(&mut self) {
+        let port = self.client_port;
+        if let Some(daemon) = &mut self.daemon {
+            // Health includes that there is a leader, so it needs a majority.
+            daemon
+                .ready(
+                    || async move { http::status(port, "GET", "/health", &[]).await.filter(|&s| s == 200) },
+                )
+                .await;
+        }
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), &target).unwrap();
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! End-to-end tests: one binary, a module per subject.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are tests")]
+
+mod servers;
+mod store_contract;
