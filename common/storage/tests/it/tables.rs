@@ -24,7 +24,7 @@ proptest! {
     /// A table read from any point, in either direction, is what was pushed.
     #[test]
     fn scans_equal_the_model_from_every_key_both_ways(
-        rows in any_rows(150), options in any_options(), others in proptest::collection::vec(any_key(), 0..8),
+        rows in any_rows(90), options in any_options(), others in proptest::collection::vec(any_key(), 0..8),
     ) {
         let table = Opened::of(&rows, options);
         prop_assert_eq!(&table.all()?, &rows);
@@ -40,7 +40,7 @@ proptest! {
     /// A lookup at any sequence number finds the newest version at or below it.
     #[test]
     fn lookups_equal_the_model_at_every_sequence_number(
-        rows in any_rows(120), options in any_options(), others in proptest::collection::vec(any_key(), 0..8),
+        rows in any_rows(60), options in any_options(), others in proptest::collection::vec(any_key(), 0..8),
     ) {
         let table = Opened::of(&rows, options);
         for key in rows.iter().map(|r| &r.key).chain(&others) {
@@ -115,7 +115,7 @@ proptest! {
 /// A flipped bit anywhere is an error, or (in the filter) costs reads and changes no answer.
 #[test]
 fn every_flipped_bit_is_noticed_or_harmless() {
-    let mut rows: Vec<Row> = (0..60).map(|i| put(format!("key-{i:03}"), i + 1, vec![i as u8; 20])).collect();
+    let mut rows: Vec<Row> = (0..36).map(|i| put(format!("key-{i:03}"), i + 1, vec![i as u8; 20])).collect();
     rows[7].value = Value::Delete;
     rows[9].expires = Some(Timestamp(EPOCH_TIME + 5));
     for compression in [Compression::None, Compression::Lz4, Compression::Zstd] {
