@@ -1,0 +1,58 @@
+# make up      build release, run all four roles in one process on ./isle-data (Ctrl-C drains)
+# make test    install what the tests need, build, run every test
+# make check   formatting and lints
+# make build   every program in release, every feature
+# make fuzz    fuzz every decoder for FUZZ_SECONDS each (default 60)
+# make bench   the benchmark's standard workloads
+
+CARGO ?= cargo
+DIR ?= ./isle-data
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS = $(basename $(notdir $(wildcard common/storage/fuzz/fuzz_targets/*.rs)))
+
+# A C compiler for zstd and jemalloc; protoc for the etcd client.
+BUILD_PACKAGES = gcc g++ make protobuf-compiler libprotobuf-dev
+
+.PHONY: up build test test-deps check fmt lint fuzz bench clean
+
+up: build-deps
+	$(CARGO) build --release --locked -p isle --all-features
+	exec target/release/isle up --dir $(DIR)
+
+build: build-deps
+	$(CARGO) build --release --locked --workspace --bins --all-features
+
+.PHONY: build-deps
+build-deps:
+	@command -v $(CARGO) >/dev/null || { echo "Rust is missing: install it from https://rustup.rs" >&2; exit 1; }
+	@deploy/debian-packages.sh $(BUILD_PACKAGES)
+
+test-deps: build-deps
+	@e2e/install.sh
+
+test: test-deps
+	$(CARGO) build --locked --workspace --bins --all-features
+	$(CARGO) test --locked --workspace --all-features
+
+check: fmt lint
+
+fmt:
+	$(CARGO) fmt --all --check
+
+lint: build-deps
+	$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
+
+# cargo-fuzz asks for a nightly compiler; the stable one does with this variable.
+fuzz: build-deps
+	@command -v cargo-fuzz >/dev/null || $(CARGO) install --locked cargo-fuzz
+	cd common/storage && for t in $(FUZZ_TARGETS); do \
+	    RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run $$t -- -max_total_time=$(FUZZ_SECONDS) || exit 1; done
+
+bench: build
+	target/release/isle bench put --store null:
+	target/release/isle bench get
+	target/release/isle bench mixed
+	target/release/isle bench tail
+
+clean:
+	$(CARGO) clean

@@ -1,0 +1,129 @@
+//! The layering, kept by a test: who may depend on whom, and who may name what.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const ROLES: [&str; 4] = ["writer-node", "reader-node", "tailer-node", "compactor-node"];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+fn cargo(args: &[&str]) -> String {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let out = Command::new(cargo).args(args).current_dir(root()).output().unwrap();
+    assert!(out.status.success(), "cargo {args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).unwrap()
+}
+
+/// The packages that `package` pulls in, by cargo's own word. Asked package by package: the features of a whole
+/// workspace's build are unified, which hides the truth.
+fn tree(package: &str, features: &[&str]) -> Vec<String> {
+    let mut args = vec!["tree", "--locked", "--offline", "-p", package, "-e", "normal", "--prefix", "none"];
+    args.extend(features);
+    let names = cargo(&args);
+    names.lines().filter_map(|l| l.split_whitespace().next()).map(str::to_owned).collect()
+}
+
+fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            if path.file_name().is_some_and(|n| n != "target") {
+                sources(&path, found);
+            }
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// A file's code: no comments, and nothing from its test module on.
+fn code(path: &Path) -> String {
+    let text = std::fs::read_to_string(path).unwrap();
+    let body = text.split("#[cfg(test)]").next().unwrap();
+    let lines = body.lines().filter(|l| !l.trim_start().starts_with("//"));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn roles_never_depend_on_each_other() {
+    for role in ROLES {
+        let packages = tree(role, &["--all-features"]);
+        for other in ROLES.iter().filter(|o| **o != role) {
+            assert!(!packages.iter().any(|p| p == other), "{role} depends on {other}");
+        }
+    }
+}
+
+#[test]
+fn engine_libraries_are_light_without_the_server_feature() {
+    for package in ROLES.iter().chain(&["isle-storage"]) {
+        let packages = tree(package, &["--no-default-features"]);
+        assert!(packages.iter().any(|p| p == "bytes"), "{package}: the tree is empty");
+        for heavy in ["axum", "clap", "etcd-client", "tonic", "hyper", "reqwest", "isle-service"] {
+            assert!(!packages.iter().any(|p| p == heavy), "{package} pulls in {heavy} without its features");
+        }
+    }
+}
+
+#[test]
+fn the_process_shell_knows_no_engine_type() {
+    let packages = tree("isle-service", &[]);
+    assert!(!packages.iter().any(|p| p == "isle-storage" || ROLES.contains(&p.as_str())));
+}
+
+#[test]
+fn the_test_kit_never_ships() {
+    for package in ROLES.iter().chain(&["isle", "isle-storage", "isle-service"]) {
+        assert!(!tree(package, &["--all-features"]).iter().any(|p| p == "isle-testkit"), "{package} ships it");
+    }
+}
+
+#[test]
+fn only_one_place_names_each_outside_service() {
+    let root = root();
+    let mut files = Vec::new();
+    for dir in ["common", "writer-node", "reader-node", "tailer-node", "compactor-node", "cli"] {
+        sources(&root.join(dir), &mut files);
+    }
+    assert!(files.len() > 20);
+    for (name, home) in [
+        ("object_store", "common/storage/src/object"),
+        ("etcd_client", "common/storage/src/coordination/etcd"),
+    ] {
+        let mut users = 0;
+        for file in files.iter().filter(|f| code(f).contains(&format!("{name}::"))) {
+            assert!(file.starts_with(root.join(home)), "{} names {name}", file.display());
+            users += 1;
+        }
+        assert!(users > 0, "nobody names {name}: this test looks for the wrong word");
+    }
+}
+
+#[test]
+fn formats_and_the_manifest_are_pure() {
+    let storage = root().join("common/storage/src");
+    let mut files: Vec<PathBuf> = ["ids.rs", "row.rs", "names.rs"].iter().map(|f| storage.join(f)).collect();
+    for dir in ["format", "log", "sst", "manifest", "merge"] {
+        sources(&storage.join(dir), &mut files);
+    }
+    let forbidden = [
+        "tokio", "object_store", "SystemTime", "Instant", "getrandom", "std::fs", "std::net", "std::env", "async fn",
+        "std::thread", "println!",
+    ];
+    for file in files.iter().filter(|f| !f.ends_with("tests.rs")) {
+        let code = code(file);
+        for word in forbidden {
+            assert!(!code.contains(word), "{} names {word}", file.display());
+        }
+    }
+}
+
+#[test]
+fn mains_are_thin() {
+    for role in ROLES.iter().chain(&["cli"]) {
+        let lines = std::fs::read_to_string(root().join(role).join("src/main.rs")).unwrap().lines().count();
+        assert!(lines <= 60, "{role}/src/main.rs has {lines} lines: move them to the library");
+    }
+}
