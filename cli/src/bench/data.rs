@@ -1,0 +1,79 @@
+//! Keys and values for the workloads: cheap to make, so that the benchmark measures the engine and not itself.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+/// Random bytes that values are cut from.
+const POOL_BYTES: usize = 8 << 20;
+
+/// A small, fast generator (xorshift64*): the benchmark needs speed and repeatability, not secrecy.
+#[derive(Debug, Clone)]
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        // Neighbouring seeds must not give neighbouring streams, and zero gives none at all.
+        let mixed = (seed ^ 0x9e37_79b9_7f4a_7c15).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        Self(mixed | 1)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// A number below `n`.
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
+        ((u128::from(self.next()) * u128::from(n.max(1))) >> 64) as u64
+    }
+}
+
+/// Incompressible values: slices of one pool at random offsets.
+#[derive(Debug, Clone)]
+pub(crate) struct Values {
+    pool: Arc<Vec<u8>>,
+    len: usize,
+}
+
+impl Values {
+    pub(crate) fn new(len: usize, seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let mut pool = Vec::with_capacity(POOL_BYTES.max(2 * len));
+        while pool.len() < POOL_BYTES.max(2 * len) {
+            pool.extend_from_slice(&random.next().to_le_bytes());
+        }
+        Self { pool: Arc::new(pool), len }
+    }
+
+    pub(crate) fn pick(&self, random: &mut Random) -> &[u8] {
+        let at = random.below((self.pool.len() - self.len) as u64) as usize;
+        &self.pool[at..at + self.len]
+    }
+}
+
+/// Key number `n` of `len` bytes: spread over the key space, the same in every run.
+pub(crate) fn key(n: u64, len: usize) -> Bytes {
+    let mut random = Random::new(n.wrapping_add(1));
+    let mut key = Vec::with_capacity(len + 8);
+    while key.len() < len {
+        key.extend_from_slice(&random.next().to_be_bytes());
+    }
+    key.truncate(len.max(1));
+    key.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_distinct_and_repeatable() {
+        let keys: std::collections::BTreeSet<_> = (0..10_000).map(|n| key(n, 16)).collect();
+        assert_eq!(keys.len(), 10_000);
+        assert_eq!(key(7, 16), key(7, 16));
+        assert_eq!(key(7, 3).len(), 3);
+    }
+}
