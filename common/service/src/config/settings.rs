@@ -14,18 +14,45 @@ use super::tree::Layers;
 pub const DEFAULT_DATABASE: &str = "default";
 
 /// `[store]`: where the database lives.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StoreSettings {
     /// The database's own prefix: `file:///path`, `s3://bucket/prefix`, `gs://…`, `az://…`.
     pub url: String,
     /// The database's name.
     pub database: String,
+    /// How long one operation is repeated through throttling, broken connections and 5xx answers.
+    pub retry_budget_seconds: u64,
+    /// How long one attempt may stay without progress; uploads get time for their size on top.
+    pub request_timeout_seconds: u64,
+    /// Requests in flight at once, reads and writes counted apart.
+    pub max_concurrent_requests: usize,
+    /// Whether the machine's own cloud identity (the metadata address) may be asked for credentials.
+    pub instance_credentials: bool,
+    /// Price of a million puts, creates and lists, in US dollars; the provider's list price if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usd_per_million_writes: Option<f64>,
+    /// Price of a million gets and heads, in US dollars; the provider's list price if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usd_per_million_reads: Option<f64>,
+    /// Price of reading one GiB out of the store, in US dollars; nothing if not given (the same region).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usd_per_gib_read: Option<f64>,
 }
 
 impl Default for StoreSettings {
     fn default() -> Self {
-        Self { url: String::new(), database: DEFAULT_DATABASE.to_owned() }
+        Self {
+            url: String::new(),
+            database: DEFAULT_DATABASE.to_owned(),
+            retry_budget_seconds: 60,
+            request_timeout_seconds: 30,
+            max_concurrent_requests: 64,
+            instance_credentials: false,
+            usd_per_million_writes: None,
+            usd_per_million_reads: None,
+            usd_per_gib_read: None,
+        }
     }
 }
 
@@ -50,12 +77,42 @@ pub struct CoordinationSettings {
     /// File with the key of our own certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
+    /// etcd: bound of every request, in milliseconds.
+    pub request_timeout_ms: u64,
+    /// etcd: how long a leader that has gone silent keeps its role, in seconds.
+    pub lease_ttl_seconds: u64,
+    /// etcd: how often a watch proves that it is alive and the view fresh, in milliseconds.
+    pub heartbeat_ms: u64,
+    /// etcd: commits a second the writer sends at most; one carries every segment that is ready.
+    pub max_commits_per_second: u32,
+    /// bucket: the shortest pause between two looks for a new edit, in milliseconds.
+    pub poll_min_ms: u64,
+    /// bucket: the longest pause, reached by doubling while nothing comes.
+    pub poll_max_ms: u64,
+    /// bucket: how often a running job renews its claim, in seconds.
+    pub job_beat_seconds: u64,
+    /// bucket: how long a claim must stand unrenewed before another process takes the job over, in seconds.
+    pub job_stale_seconds: u64,
 }
 
 impl Default for CoordinationSettings {
     fn default() -> Self {
-        let url = "bucket".to_owned();
-        Self { url, username: None, password_file: None, ca: None, cert: None, key: None }
+        Self {
+            url: "bucket".to_owned(),
+            username: None,
+            password_file: None,
+            ca: None,
+            cert: None,
+            key: None,
+            request_timeout_ms: 1_000,
+            lease_ttl_seconds: 10,
+            heartbeat_ms: 5_000,
+            max_commits_per_second: 50,
+            poll_min_ms: 10,
+            poll_max_ms: 1_000,
+            job_beat_seconds: 30,
+            job_stale_seconds: 150,
+        }
     }
 }
 
@@ -126,7 +183,7 @@ impl Default for LogSettings {
 }
 
 /// Everything a program of one role reads.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Settings<R> {
     /// `[store]`.
     pub store: StoreSettings,
