@@ -4,7 +4,9 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use isle_service::config::{CoordinationSettings as CoordinationSection, Settings, StoreSettings as StoreSection};
+use isle_service::config::{
+    CoordinationSettings as CoordinationSection, Settings, StoreSettings as StoreSection,
+};
 use isle_service::server::{Encoder, HttpMetrics};
 use isle_service::shell::{OpenError, Refusal};
 use isle_storage::coordination::identity::OpenMode;
@@ -57,11 +59,12 @@ impl NodeEnvironment {
         }
         let settings = store_settings(section);
         settings.validate().map_err(|lines| OpenError::bad_setting(lines.join("\n")))?;
-        let opened = object::open_metered(&settings.url, &settings, &self.env).map_err(|e| match e.kind() {
-            OpenErrorKind::Usage => OpenError::bad_setting(e.to_string()),
-            OpenErrorKind::Denied => OpenError::failed(e.to_string()),
-            OpenErrorKind::Unavailable => OpenError::Passing(e.to_string()),
-        })?;
+        let opened =
+            object::open_metered(&settings.url, &settings, &self.env).map_err(|e| match e.kind() {
+                OpenErrorKind::Usage => OpenError::bad_setting(e.to_string()),
+                OpenErrorKind::Denied => OpenError::failed(e.to_string()),
+                OpenErrorKind::Unavailable => OpenError::Passing(e.to_string()),
+            })?;
         Ok(self.store.get_or_init(|| opened).clone())
     }
 
@@ -138,7 +141,9 @@ pub fn coordination_settings(section: &CoordinationSection) -> CoordinationSetti
 #[must_use]
 pub fn refused(e: &CoordinationError) -> OpenError {
     match e {
-        CoordinationError::Unavailable(_) | CoordinationError::NotFound(_) => OpenError::Passing(e.to_string()),
+        CoordinationError::Unavailable(_) | CoordinationError::NotFound(_) => {
+            OpenError::Passing(e.to_string())
+        }
         _ => OpenError::Refused(refusal(e)),
     }
 }
@@ -160,7 +165,8 @@ mod tests {
     /// The shell's sections and the engines' settings say the same of what neither file nor flag mentions.
     #[test]
     fn defaults_are_the_engines_own() {
-        let store = StoreSettings { credentials: Credentials::default(), ..store_settings(&StoreSection::default()) };
+        let store =
+            StoreSettings { credentials: Credentials::default(), ..store_settings(&StoreSection::default()) };
         assert_eq!(store, StoreSettings::default());
         assert_eq!(coordination_settings(&CoordinationSection::default()), CoordinationSettings::default());
     }

@@ -37,6 +37,8 @@ pub mod sealed;
 pub mod settings;
 mod write_once;
 
+pub use settings::{CoordinationSettings, connect};
+
 /// Which form drives a database; chosen at creation and recorded in `isle.json`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
