@@ -1,4 +1,9 @@
 //! Coordination: the contract on every form that needs no server, and what only one of the forms can show.
 
+mod bucket_cost;
+mod bucket_jobs;
+mod bucket_names;
 mod contract;
 mod services;
+mod set_back;
+mod settings;
