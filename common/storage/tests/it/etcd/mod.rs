@@ -3,6 +3,7 @@
 
 mod cluster;
 mod commits;
+mod contract;
 mod leases;
 mod losses;
 mod proxy;
