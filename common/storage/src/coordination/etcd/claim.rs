@@ -90,6 +90,11 @@ impl EtcdCoordination {
         job: JobId,
         node: &NodeInfo,
     ) -> Result<JobAttempt, CoordinationError> {
+        // A lease is not asked for in vain: of many workers most find the job taken.
+        let answer = self.kv.read(vec![get(self.keys.job(job))]).await?;
+        if let Some(held) = answer.one(0) {
+            return Ok(JobAttempt::HeldBy(node_of(held)));
+        }
         let claim =
             Leased { key: self.keys.job(job), value: to_json(node)?, compares: Vec::new(), puts: Vec::new() };
         match self.create_leased(claim, self.settings.lease_ttl * JOB_TTL_FACTOR).await? {
@@ -98,8 +103,7 @@ impl EtcdCoordination {
                 Ok(JobAttempt::Won(Authority::Job { job, token }, lease))
             }
             Created::Theirs(held) => {
-                let node = held.and_then(|kv| serde_json::from_slice::<NodeInfo>(kv.value()).ok());
-                Ok(JobAttempt::HeldBy(node.map_or_else(|| "somebody else".to_owned(), |n| n.node)))
+                Ok(JobAttempt::HeldBy(held.as_ref().map_or_else(|| "somebody else".to_owned(), node_of)))
             }
         }
     }
@@ -176,7 +180,7 @@ impl EtcdCoordination {
         if answer.one(0).is_none() {
             return Ok(());
         }
-        let dialer = self.dialer();
+        let dialer = self.kv.dialer();
         let dialed = dialer.dial().await?;
         let options = WatchOptions::new().with_start_revision(answer.revision + 1);
         let mut client = dialed.client.watch_client();
@@ -226,6 +230,12 @@ fn ours(found: Option<&KeyValue>, lease: i64) -> Option<i64> {
 
 fn leader_of(kv: &KeyValue) -> Option<LeaderInfo> {
     serde_json::from_slice(kv.value()).ok()
+}
+
+/// The node's name in a job's key.
+fn node_of(kv: &KeyValue) -> String {
+    let node = serde_json::from_slice::<NodeInfo>(kv.value());
+    node.map_or_else(|_| "somebody else".to_owned(), |n| n.node)
 }
 
 fn to_json<T: serde::Serialize>(value: &T) -> Result<Vec<u8>, CoordinationError> {

@@ -193,9 +193,9 @@ async fn credentials_are_used_and_refused() {
     settings.password_file = Some(secret.path().to_owned());
     let db = scene.database_with(&settings).await;
     commit_snapshot(&db, "s").await;
+    let _claimed = take_over(&db, "w").await;
     let mut watched = Watched::from(&db.coordination, &db.load().await.unwrap().state);
     watched.until_alive().await;
-    let _claimed = take_over(&db, "w").await;
 
     scene.etcd.kill();
     watched.until_down().await;

@@ -1,10 +1,12 @@
 //! Watches over streams that break.
 
-use isle_storage::coordination::{CommitOutcome, WatchEvent};
+use isle_storage::coordination::commit::{self, Resolved};
+use isle_storage::coordination::{Authority, CommitOutcome, Loaded, WatchEvent};
+use isle_storage::manifest::Change;
 use tokio::time::Instant;
 
 use super::proxy::Proxy;
-use super::scene::{Scene, Watched, commit_snapshot};
+use super::scene::{PATIENCE, Scene, Watched, commit_snapshot, snapshot_edit};
 
 /// Every edit comes once and in order, whether it was made before the watch began or after.
 #[tokio::test(flavor = "multi_thread")]
@@ -148,6 +150,47 @@ async fn a_watcher_fallen_behind_a_compaction_is_reset() {
     let mut watched = Watched::from(&late.coordination, &again.state);
     commit_snapshot(&db, "next").await;
     watched.expect_snapshot("next").await;
+}
+
+/// A consumer that does not listen while megabytes of edits are made and compacted away gets them in order, as far as
+/// they come, and is then told to load again: never a hole.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compaction_under_a_slow_watcher_leaves_no_hole() {
+    const EDITS: u64 = 200;
+    let (scene, db) = Scene::new().await;
+    let start = db.load().await.unwrap().state;
+    let other = scene.database().await;
+    let mut watched = Watched::from(&other.coordination, &start);
+    watched.until_alive().await;
+    let padding = "x".repeat(30 << 10);
+    let mut now = db.load().await.unwrap();
+    for n in 0..EDITS {
+        // Each snapshot replaces the one before, so that the manifest stays small and only the edits are large.
+        let change = Change::DropSnapshot { name: format!("{}-{padding}", n.saturating_sub(1)) };
+        let mut edit = snapshot_edit(&db, &now.manifest, &format!("{n}-{padding}"), &Authority::Observer);
+        if n > 0 {
+            edit.changes.push(change);
+        }
+        let proposal = commit::propose(&now.state, &now.manifest, edit, &Authority::Observer).unwrap();
+        let state = match commit::commit(&db, &proposal, Instant::now() + PATIENCE).await {
+            Resolved::Committed(state) => state,
+            other => panic!("{other:?}"),
+        };
+        now = Loaded { state, manifest: proposal.manifest, as_of: now.as_of };
+    }
+    scene.etcd.ctl(&["compact", &scene.etcd.revision().to_string()]);
+    let mut version = start.head.version;
+    while version < now.manifest.version {
+        match watched.change().await {
+            WatchEvent::Edit { state, .. } => {
+                version = version.next();
+                assert_eq!(state.head.version, version);
+            }
+            WatchEvent::Reset(_) => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(other.load().await.unwrap().manifest, now.manifest);
 }
 
 /// Nothing happens to the head for long while etcd's revision grows and its history is compacted: a stream that breaks
