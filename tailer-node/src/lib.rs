@@ -1,1 +1,13 @@
-//! Isle's tailer: streams mutations in order to many consumers
+//! Isle's tailer: streams committed mutations, in order, to any number of consumers.
+
+pub mod cursor;
+pub mod error;
+pub mod fetch;
+pub mod metrics;
+pub mod settings;
+pub mod tailer;
+
+pub use cursor::{Cursor, From, InvalidCursor};
+pub use error::TailError;
+pub use settings::TailerSettings;
+pub use tailer::{Consumer, Delivery, Tailer, TailerStatus};

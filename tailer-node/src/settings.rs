@@ -1,0 +1,67 @@
+//! The tailer's settings: plain data, validated together.
+
+use serde::{Deserialize, Serialize};
+
+/// Everything that can be set about tailing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TailerSettings {
+    /// Memory for decoded log blocks, shared by all consumers. Blocks least used go first; a consumer that falls
+    /// behind what is kept is served from the bucket.
+    pub cache_bytes: u64,
+    /// Log objects up to this size are fetched whole, in one GET; larger ones by their index and in windows.
+    pub whole_object_bytes: u64,
+    /// Bytes one ranged GET of a large log object fetches.
+    pub window_bytes: u64,
+    /// Fetches from the bucket under way at once, over all consumers; further ones wait.
+    pub max_concurrent_fetches: usize,
+    /// Consumers at once; further ones are refused with 429.
+    pub max_consumers: usize,
+    /// A stream with nothing to say sends a heartbeat this often.
+    pub heartbeat_seconds: u64,
+    /// Changes in one page of `/v1/changes` at most.
+    pub max_page_changes: usize,
+    /// Bytes of keys and values in one page of `/v1/changes` at most (one change is always delivered).
+    pub max_page_bytes: u64,
+    /// Longest `wait` of `/v1/changes`.
+    pub max_wait_seconds: u64,
+}
+
+impl Default for TailerSettings {
+    fn default() -> Self {
+        Self {
+            cache_bytes: 128 << 20,
+            whole_object_bytes: 8 << 20,
+            window_bytes: 4 << 20,
+            max_concurrent_fetches: 16,
+            max_consumers: 10_000,
+            heartbeat_seconds: 15,
+            max_page_changes: 10_000,
+            max_page_bytes: 8 << 20,
+            max_wait_seconds: 60,
+        }
+    }
+}
+
+impl TailerSettings {
+    /// Judges the settings together.
+    ///
+    /// # Errors
+    /// A sentence naming the setting and the rule it breaks.
+    pub fn validate(&self) -> Result<(), String> {
+        let at_least = |name: &str, value: u64, least: u64| {
+            if value < least {
+                return Err(format!("tailer.{name} is {value}; it must be at least {least}"));
+            }
+            Ok(())
+        };
+        at_least("cache_bytes", self.cache_bytes, 1 << 20)?;
+        at_least("window_bytes", self.window_bytes, 64 << 10)?;
+        at_least("max_concurrent_fetches", self.max_concurrent_fetches as u64, 1)?;
+        at_least("max_consumers", self.max_consumers as u64, 1)?;
+        at_least("heartbeat_seconds", self.heartbeat_seconds, 1)?;
+        at_least("max_page_changes", self.max_page_changes as u64, 1)?;
+        at_least("max_page_bytes", self.max_page_bytes, 1)?;
+        Ok(())
+    }
+}
