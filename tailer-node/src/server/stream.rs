@@ -1,0 +1,155 @@
+//! `GET /v1/tail`: an endless stream of changes.
+//!
+//! One delivery of the consumer becomes one or a few chunks of the answer; the next delivery is asked for only when
+//! the connection has taken them, so a slow client holds one block and nothing else. A heartbeat goes out when the
+//! stream first catches up, and then whenever nothing was written for `heartbeat_seconds`, also while a filter passes
+//! over changes that do not match.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use bytes::Bytes;
+use futures::Stream;
+use http::{HeaderMap, HeaderValue, Uri, header};
+use isle_service::ApiError;
+use isle_service::slot::Slot;
+use isle_service::wire::{Format, Query, media};
+use tokio::time::Instant;
+
+use super::render::{Progress, Render};
+use super::start;
+use crate::error::TailError;
+use crate::tailer::{Consumer, Delivery, Tailer};
+
+/// A chunk of the answer is sent once it has grown to this many bytes.
+const CHUNK_BYTES: usize = 64 << 10;
+
+pub(super) async fn tail(
+    State(slot): State<Slot<Tailer>>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Result<Response, ApiError> {
+    let query = Query::parse(&uri, &["from", "prefix", "prefix_b64", "format", "encoding"])?;
+    let offered = [Format::Sse, Format::Ndjson, Format::Frames];
+    let format = media::answer(&headers, query.text("format")?, &offered)?;
+    let render = Render { format, encoding: query.encoding()? };
+    let prefix = query.key("prefix", "prefix_b64")?.unwrap_or_default();
+    let tailer = slot.get()?;
+    let consumer = tailer.consume(start::start(&query, &headers)?).await?;
+    let heartbeat = Duration::from_secs(tailer.settings().heartbeat_seconds);
+    let state = Tailing {
+        consumer,
+        render,
+        prefix,
+        heartbeat,
+        due: Instant::now(),
+        greeted: false,
+        ready: VecDeque::new(),
+        ended: false,
+    };
+    let mut response = Response::new(Body::from_stream(state.chunks()));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    // Some proxies hold an answer back until it is complete; this one never is.
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    Ok(response)
+}
+
+struct Tailing {
+    consumer: Consumer,
+    render: Render,
+    prefix: Bytes,
+    heartbeat: Duration,
+    /// When the next heartbeat is due.
+    due: Instant,
+    /// Whether the stream has said once that it has caught up.
+    greeted: bool,
+    ready: VecDeque<Bytes>,
+    ended: bool,
+}
+
+impl Tailing {
+    fn chunks(self) -> impl Stream<Item = Result<Bytes, std::convert::Infallible>> {
+        futures::stream::unfold(self, |mut tailing| async move {
+            loop {
+                if let Some(chunk) = tailing.ready.pop_front() {
+                    return Some((Ok(chunk), tailing));
+                }
+                if tailing.ended {
+                    return None;
+                }
+                tailing.advance().await;
+            }
+        })
+    }
+
+    async fn advance(&mut self) {
+        if !self.greeted && self.consumer.caught_up() {
+            self.greeted = true;
+            self.beat();
+            return;
+        }
+        let next = tokio::time::timeout_at(self.due, self.consumer.next());
+        match next.await {
+            // The timer is polled after the delivery: a stream that has something to say never starves it.
+            Err(_) => self.beat(),
+            Ok(Ok(delivery)) => self.deliver(&delivery),
+            Ok(Err(TailError::Closing)) => {
+                let chunk = self.render.closing(self.progress());
+                self.end(chunk);
+            }
+            Ok(Err(error)) => {
+                let chunk = self.render.error(&error.into());
+                self.end(chunk);
+            }
+        }
+    }
+
+    fn deliver(&mut self, delivery: &Delivery) {
+        let mut chunk = Vec::new();
+        for row in delivery.rows().filter(|r| r.key.starts_with(&self.prefix)) {
+            if let Err(error) = self.render.change(&mut chunk, &row, self.consumer.cursor_at(row.seq)) {
+                self.push(chunk);
+                let last = self.render.error(&error);
+                self.end(last);
+                return;
+            }
+            if chunk.len() >= CHUNK_BYTES {
+                self.push(std::mem::take(&mut chunk));
+            }
+        }
+        self.push(chunk);
+        if self.ready.is_empty() && Instant::now() >= self.due {
+            self.beat();
+        }
+    }
+
+    fn push(&mut self, chunk: Vec<u8>) {
+        if !chunk.is_empty() {
+            self.due = Instant::now() + self.heartbeat;
+            self.ready.push_back(chunk.into());
+        }
+    }
+
+    fn beat(&mut self) {
+        let chunk = self.render.heartbeat(self.progress());
+        self.push(chunk);
+    }
+
+    fn end(&mut self, last: Vec<u8>) {
+        self.push(last);
+        self.ended = true;
+    }
+
+    fn progress(&self) -> Progress {
+        Progress {
+            next: self.consumer.cursor(),
+            head: self.consumer.head().0,
+            caught_up: self.consumer.caught_up(),
+        }
+    }
+}
