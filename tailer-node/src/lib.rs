@@ -4,6 +4,8 @@ pub mod cursor;
 pub mod error;
 pub mod fetch;
 pub mod metrics;
+#[cfg(feature = "server")]
+pub mod server;
 pub mod settings;
 pub mod tailer;
 

@@ -1,2 +1,12 @@
 //! The tailer-node program.
-fn main() {}
+
+use std::process::ExitCode;
+
+use tailer_node::server::TailerNode;
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    isle_service::shell::run::<TailerNode>()
+}

@@ -125,6 +125,18 @@ impl Tailer {
         &self.0.settings
     }
 
+    /// The database it follows.
+    #[must_use]
+    pub fn database(&self) -> &Database {
+        &self.0.db
+    }
+
+    /// Whether [`Tailer::close`] was called.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.0.stop.is_cancelled()
+    }
+
     /// What it knows of itself.
     #[must_use]
     pub fn status(&self) -> TailerStatus {

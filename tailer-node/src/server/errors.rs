@@ -17,7 +17,7 @@ impl From<TailError> for ApiError {
                 of(ErrorCode::CursorExpired).field("earliest", earliest.to_string())
             }
             TailError::WrongCursor { lineage, .. } => {
-                of(ErrorCode::InvalidCursor).field("lineage", lineage.to_string())
+                of(ErrorCode::InvalidRequest).field("lineage", lineage.to_string())
             }
             TailError::Gone(_) => of(ErrorCode::ViewExpired),
             TailError::Damaged(_) => of(ErrorCode::Damaged),

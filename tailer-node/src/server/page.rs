@@ -40,7 +40,10 @@ pub(super) async fn changes(
     }
     let max_bytes = query.u64("max_bytes")?.unwrap_or(settings.max_page_bytes);
     if max_bytes == 0 || max_bytes > settings.max_page_bytes {
-        return Err(ApiError::invalid(format!("max_bytes={max_bytes} is not in 1..={}", settings.max_page_bytes)));
+        return Err(ApiError::invalid(format!(
+            "max_bytes={max_bytes} is not in 1..={}",
+            settings.max_page_bytes
+        )));
     }
     let wait = query.duration("wait")?.unwrap_or(Duration::ZERO);
     let most = Duration::from_secs(settings.max_wait_seconds);
@@ -51,7 +54,8 @@ pub(super) async fn changes(
     let prefix = query.key("prefix", "prefix_b64")?.unwrap_or_default();
     let consumer = tailer.consume(start::start(&query, &headers)?).await?;
     let render = Render { format: Format::Json, encoding: query.encoding()? };
-    let mut page = Page { consumer, render, prefix, limit, max_bytes, count: 0, bytes: 0, passed: 0, json: Vec::new() };
+    let mut page =
+        Page { consumer, render, prefix, limit, max_bytes, count: 0, bytes: 0, passed: 0, json: Vec::new() };
     page.fill(deadline).await?;
     Ok(page.answer())
 }

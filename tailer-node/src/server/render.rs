@@ -56,7 +56,12 @@ impl Render {
     }
 
     /// Appends a change as bare JSON.
-    pub(super) fn row(self, out: &mut Vec<u8>, row: &RowRef<'_>, cursor: Option<&str>) -> Result<(), ApiError> {
+    pub(super) fn row(
+        self,
+        out: &mut Vec<u8>,
+        row: &RowRef<'_>,
+        cursor: Option<&str>,
+    ) -> Result<(), ApiError> {
         let value = value(row)?;
         let change = RowJson {
             op: Some(if value.is_some() { Op::Put } else { Op::Delete }),
@@ -138,7 +143,10 @@ fn value<'a>(row: &RowRef<'a>) -> Result<Option<&'a [u8]>, ApiError> {
         ValueRef::Delete => Ok(None),
         ValueRef::Blob(p) => Err(ApiError::new(
             isle_service::ErrorCode::Unsupported,
-            format!("change {} has its value in blob file {}, which this version cannot read", row.seq, p.blob),
+            format!(
+                "change {} has its value in blob file {}, which this version cannot read",
+                row.seq, p.blob
+            ),
         )),
     }
 }

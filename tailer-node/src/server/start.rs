@@ -20,7 +20,7 @@ pub(super) fn start(query: &Query, headers: &HeaderMap) -> Result<From, ApiError
 }
 
 fn parse(text: &str) -> Result<From, ApiError> {
-    let bad = |why: String| ApiError::new(ErrorCode::InvalidCursor, format!("from={text}: {why}"));
+    let bad = |why: String| ApiError::new(ErrorCode::InvalidRequest, format!("from={text}: {why}"));
     match text.split_once(':') {
         None if text == "earliest" => Ok(From::Earliest),
         None if text == "latest" => Ok(From::Latest),
@@ -37,9 +37,9 @@ fn parse(text: &str) -> Result<From, ApiError> {
             ErrorCode::Unsupported,
             "consumer groups are not available yet; keep the cursor of the last change yourself",
         )),
-        Some((other, _)) => Err(bad(format!(
-            "{other:?} is none of earliest, latest, a cursor, seq:<n>, time:<RFC 3339>"
-        ))),
+        Some((other, _)) => {
+            Err(bad(format!("{other:?} is none of earliest, latest, a cursor, seq:<n>, time:<RFC 3339>")))
+        }
     }
 }
 
@@ -53,7 +53,7 @@ mod tests {
         assert_eq!(parse("seq:7").unwrap(), From::Seq(SeqNo(7)));
         assert_eq!(parse("time:1970-01-01T00:00:01Z").unwrap(), From::Time(Timestamp(1_000_000)));
         for bad in ["", "now", "seq:", "seq:-1", "time:yesterday", "offset:1", "1.2.3"] {
-            assert_eq!(parse(bad).unwrap_err().code, ErrorCode::InvalidCursor, "{bad}");
+            assert_eq!(parse(bad).unwrap_err().code, ErrorCode::InvalidRequest, "{bad}");
         }
         assert_eq!(parse("group:g").unwrap_err().code, ErrorCode::Unsupported);
     }

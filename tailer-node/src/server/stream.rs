@@ -111,7 +111,8 @@ impl Tailing {
 
     fn deliver(&mut self, delivery: &Delivery) {
         let mut chunk = Vec::new();
-        for row in delivery.rows().filter(|r| r.key.starts_with(&self.prefix)) {
+        let prefix = self.prefix.clone();
+        for row in delivery.rows().filter(|r| r.key.starts_with(&prefix)) {
             if let Err(error) = self.render.change(&mut chunk, &row, self.consumer.cursor_at(row.seq)) {
                 self.push(chunk);
                 let last = self.render.error(&error);

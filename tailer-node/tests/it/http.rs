@@ -1,0 +1,241 @@
+//! The tail over a real socket.
+
+use std::time::Duration;
+
+use http::Method;
+use isle_service::client::{BaseUrl, Client};
+use isle_service::health::Health;
+use isle_service::openapi;
+use isle_service::server::{Encoder, HttpMetrics, ServerHandle, ServerParts, bind, serve};
+use isle_service::slot::Slot;
+use isle_testkit::embedded::Embedded;
+use isle_testkit::scribe::{Entry, Scribe};
+use serde_json::Value;
+use std::sync::Arc;
+use tailer_node::server::router;
+use tailer_node::{Tailer, TailerSettings};
+
+use crate::consume::{entries, follow, settings};
+
+struct Face {
+    e: Embedded,
+    scribe: Scribe,
+    tailer: Tailer,
+    client: Client,
+    base: BaseUrl,
+    _server: ServerHandle,
+}
+
+impl Face {
+    async fn new(settings: TailerSettings) -> Self {
+        let e = Embedded::new().await;
+        let scribe = Scribe::take_over(&e.db).await;
+        let tailer = Tailer::open(e.process("tailer"), settings).unwrap();
+        tailer.ready().await;
+        follow(&tailer, &scribe).await;
+        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let parts = ServerParts {
+            program: "tailer-node",
+            role: "tailer",
+            health: Health::new("tailer"),
+            metrics: Encoder::none(),
+            http: HttpMetrics::new(),
+            settings: Default::default(),
+        };
+        let server = serve(listener, router(Slot::filled(Arc::new(tailer.clone()))), parts);
+        let base = format!("http://{}", server.local_addr()).parse().unwrap();
+        Self { e, scribe, tailer, client: Client::default(), base, _server: server }
+    }
+
+    async fn append(&mut self, entries: &[Entry]) {
+        self.scribe.append(entries).await;
+        follow(&self.tailer, &self.scribe).await;
+    }
+
+    async fn page(&self, query: &str) -> Value {
+        let target = format!("/v1/changes?{query}");
+        let answer = self.client.request(Method::GET, &self.base, &target).send().await.unwrap();
+        answer.ok().await.unwrap().json().await.unwrap()
+    }
+
+    async fn refusal(&self, target: &str) -> (u16, Value) {
+        let answer = self.client.request(Method::GET, &self.base, target).send().await.unwrap();
+        let status = answer.status().as_u16();
+        let body = answer.bytes(1 << 20).await.unwrap();
+        (status, serde_json::from_slice(&body).unwrap())
+    }
+}
+
+fn seqs(page: &Value) -> Vec<u64> {
+    page["changes"].as_array().unwrap().iter().map(|c| c["seq"].as_u64().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn every_route_is_in_the_document() {
+    let differences = openapi::differences("tailer", &router(Slot::new()));
+    let left: Vec<_> =
+        differences.iter().filter(|d| !d.contains("/v1/groups") && !d.contains("/v1/bootstrap")).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[tokio::test]
+async fn pages_chain_without_gap_or_repeat_at_every_size() {
+    let mut face = Face::new(settings()).await;
+    face.append(&entries(0, 60)).await;
+    face.scribe.flush().await;
+    face.append(&entries(1, 40)).await;
+    for query in
+        ["limit=1", "limit=7", "limit=100", "limit=1000", "max_bytes=1", "max_bytes=40", "max_bytes=4000"]
+    {
+        let (mut from, mut got) = ("earliest".to_owned(), Vec::new());
+        loop {
+            let page = face.page(&format!("from={from}&{query}")).await;
+            assert_eq!(page["head"], 100);
+            got.extend(seqs(&page));
+            from = page["next"].as_str().unwrap().to_owned();
+            if page["caught_up"] == true {
+                break;
+            }
+        }
+        assert_eq!(got, (1..=100).collect::<Vec<_>>(), "{query}");
+    }
+}
+
+#[tokio::test]
+async fn a_filtered_page_may_be_empty_and_still_advances() {
+    let mut face = Face::new(settings()).await;
+    face.append(&entries(0, 30)).await;
+    let none = face.page("from=earliest&prefix=zzz").await;
+    assert!(seqs(&none).is_empty());
+    assert_eq!(none["caught_up"], true);
+    assert!(none["next"].as_str().unwrap().ends_with(".30"));
+    let some = face.page("from=earliest&prefix=b/").await;
+    assert_eq!(seqs(&some), (0..30).filter(|i| i % 3 == 1).map(|i| i + 1).collect::<Vec<_>>());
+}
+
+/// Nothing extends the wait budget, and a change ends the wait at once.
+#[tokio::test]
+async fn a_page_waits_for_a_change_and_no_longer_than_asked() {
+    let mut face = Face::new(settings()).await;
+    let started = std::time::Instant::now();
+    let page = face.page("from=latest&wait=300ms").await;
+    assert!(seqs(&page).is_empty() && started.elapsed() >= Duration::from_millis(300));
+    let from = page["next"].as_str().unwrap().to_owned();
+    let (client, base) = (face.client.clone(), face.base.clone());
+    let waiting = tokio::spawn(async move {
+        let target = format!("/v1/changes?from={from}&wait=60s");
+        client.request(Method::GET, &base, &target).send().await.unwrap().json::<Value>().await.unwrap()
+    });
+    while face.tailer.status().consumers == 0 {
+        tokio::task::yield_now().await;
+    }
+    face.append(&entries(0, 3)).await;
+    assert_eq!(seqs(&waiting.await.unwrap()), [1, 2, 3]);
+}
+
+#[tokio::test]
+async fn an_ndjson_stream_delivers_beats_and_closes() {
+    let mut face = Face::new(settings()).await;
+    face.append(&entries(0, 25)).await;
+    let call = face.client.request(Method::GET, &face.base, "/v1/tail?from=earliest&format=ndjson");
+    let mut lines = call.send().await.unwrap().ok().await.unwrap().lines(None);
+    let mut next = 1;
+    let mut next_line = async || -> Value {
+        let line = lines.next().await.unwrap().expect("the stream ended");
+        serde_json::from_slice(&line.bytes).unwrap()
+    };
+    while next <= 25 {
+        let line = next_line().await;
+        assert_eq!(line["seq"], next, "{line}");
+        assert!(line["cursor"].as_str().unwrap().ends_with(&format!(".{next}")));
+        next += 1;
+    }
+    let beat = next_line().await;
+    assert_eq!(
+        (&beat["heartbeat"], &beat["caught_up"], &beat["head"]),
+        (&true.into(), &true.into(), &25.into())
+    );
+    face.append(&entries(1, 1)).await;
+    assert_eq!(next_line().await["seq"], 26);
+    face.tailer.close();
+    assert_eq!(next_line().await["closing"], true);
+    assert!(lines.next().await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn server_sent_events_resume_by_their_last_id() {
+    let mut face = Face::new(settings()).await;
+    face.append(&[Entry::put("a", "1"), Entry::delete("a"), Entry::put(b"\xff".to_vec(), b"\xfe".to_vec())])
+        .await;
+    let call = face.client.request(Method::GET, &face.base, "/v1/tail?from=earliest");
+    let answer = call.send().await.unwrap().ok().await.unwrap();
+    assert_eq!(answer.header("content-type"), Some("text/event-stream"));
+    let mut lines = answer.lines(None);
+    let mut text = Vec::new();
+    while text.len() < 9 {
+        text.push(String::from_utf8(lines.next().await.unwrap().unwrap().bytes.to_vec()).unwrap());
+    }
+    assert!(
+        text[0].starts_with("id: ")
+            && text[1] == "event: put"
+            && text[2].starts_with("data: {\"op\":\"put\"")
+    );
+    assert_eq!(text[4], "event: delete");
+    assert!(text[8].contains("\"key_b64\":\"/w==\""), "{}", text[8]);
+    let id = text[3].strip_prefix("id: ").unwrap().to_owned();
+    let call = face.client.request(Method::GET, &face.base, "/v1/tail?from=earliest");
+    let resumed = call.header(http::HeaderName::from_static("last-event-id"), &id).send().await.unwrap();
+    let mut lines = resumed.ok().await.unwrap().lines(None);
+    let first = String::from_utf8(lines.next().await.unwrap().unwrap().bytes.to_vec()).unwrap();
+    assert!(first.ends_with(".3"), "{first}");
+}
+
+/// A stream whose filter lets nothing through still says where it is.
+#[tokio::test]
+async fn a_filtered_stream_advances_by_heartbeats() {
+    let mut face = Face::new(TailerSettings { heartbeat_seconds: 1, ..settings() }).await;
+    face.append(&entries(0, 25)).await;
+    let call =
+        face.client.request(Method::GET, &face.base, "/v1/tail?from=earliest&format=ndjson&prefix=zzz");
+    let mut lines = call.send().await.unwrap().ok().await.unwrap().lines(None);
+    let mut beat = Value::Null;
+    while beat["caught_up"] != true {
+        beat = serde_json::from_slice(&lines.next().await.unwrap().unwrap().bytes).unwrap();
+        assert_eq!(beat["heartbeat"], true, "{beat}");
+    }
+    assert!(beat["next"].as_str().unwrap().ends_with(".25"));
+}
+
+#[tokio::test]
+async fn frames_carry_the_same_changes() {
+    use isle_service::wire::Kind;
+    let mut face = Face::new(settings()).await;
+    face.append(&entries(0, 25)).await;
+    let call = face.client.request(Method::GET, &face.base, "/v1/tail?from=earliest&format=frames");
+    let mut frames = call.send().await.unwrap().ok().await.unwrap().frames(None);
+    for seq in 1..=25u64 {
+        let frame = frames.next().await.unwrap().unwrap();
+        let entry = &face.scribe.history[seq as usize - 1].1;
+        assert_eq!((frame.seq, &frame.key[..]), (seq, &entry.key[..]));
+        assert_eq!(frame.kind == Kind::Delete, entry.value.is_none());
+    }
+    assert_eq!(frames.next().await.unwrap().unwrap().kind, Kind::Trailer);
+}
+
+#[tokio::test]
+async fn bad_requests_are_refused_with_a_reason() {
+    let face = Face::new(settings()).await;
+    for (target, code) in [
+        ("/v1/tail?form=earliest", "unknown_parameter"),
+        ("/v1/tail?from=yesterday", "invalid_request"),
+        ("/v1/tail?from=group:g", "unsupported"),
+        ("/v1/tail?format=xml", "invalid_request"),
+        ("/v1/changes?limit=0", "invalid_request"),
+        ("/v1/changes?wait=3600s", "invalid_request"),
+        ("/v1/changes?max_bytes=0", "invalid_request"),
+    ] {
+        let (status, body) = face.refusal(target).await;
+        assert_eq!((status, body["error"]["code"].as_str()), (400, Some(code)), "{target}: {body}");
+    }
+    assert_eq!(face.e.db.identity.name, "default");
+}
