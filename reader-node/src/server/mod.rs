@@ -17,7 +17,6 @@ mod failure;
 mod kv;
 mod mget;
 mod node;
-mod open;
 mod params;
 mod scan;
 
@@ -34,7 +33,6 @@ use isle_service::wire::Query;
 use serde_json::json;
 
 pub use self::node::ReaderNode;
-pub use self::open::NodeEnvironment;
 use crate::reader::Reader;
 use crate::status::Status;
 

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
+use isle_node::NodeEnvironment;
 use isle_service::config::Settings;
 use isle_service::server::{Encoder, HttpMetrics, Routes};
 use isle_service::shell::{FaceParts, NoArgs, OpenError, OpenParts, Program};
-use isle_storage::environment::Environment;
+use isle_storage::coordination::identity::OpenMode;
 use tokio::time::Instant;
 
-use super::open::{self, NodeEnvironment};
 use super::{DEFAULT_PORT, ROLE, router, show_health};
 use crate::reader::Reader;
 use crate::settings::ReaderSettings;
@@ -33,13 +33,7 @@ impl Program for ReaderNode {
     }
 
     fn environment(database: &str, http: &HttpMetrics) -> (NodeEnvironment, Encoder) {
-        let env = Environment::system(ROLE, database);
-        let (name, help) = HttpMetrics::REQUESTS;
-        env.metrics.register(name, help, http.requests.clone());
-        let (name, help) = HttpMetrics::SECONDS;
-        env.metrics.register(name, help, http.seconds.clone());
-        let metrics = env.metrics.clone();
-        (NodeEnvironment::new(env), Encoder::new(move || metrics.encode()))
+        NodeEnvironment::system(ROLE, database, http)
     }
 
     fn routes(parts: FaceParts<Self>) -> Routes {
@@ -47,7 +41,7 @@ impl Program for ReaderNode {
     }
 
     async fn open(parts: OpenParts<Self>) -> Result<Reader, OpenError> {
-        let db = open::database(&parts.settings, &parts.environment).await?;
+        let db = parts.environment.database(&parts.settings, &OpenMode::Existing).await?;
         let reader = Reader::open(db, parts.settings.role.clone())
             .map_err(|e| OpenError::bad_setting(e.to_string()))?;
         // It listens and says what it waits for, but is not ready before there is something to read.
