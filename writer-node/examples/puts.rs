@@ -30,7 +30,9 @@ async fn main() {
 
     let (puts, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
     let workers: Vec<_> = (0..tasks)
-        .map(|t| tokio::spawn(put_all(writer.clone(), Arc::clone(&puts), Arc::clone(&stop), t as u64, value_bytes)))
+        .map(|t| {
+            tokio::spawn(put_all(writer.clone(), Arc::clone(&puts), Arc::clone(&stop), t as u64, value_bytes))
+        })
         .collect();
     let mut windows = Vec::new();
     // A thread of its own, so that the windows stay a second long whatever the runtime does.
@@ -45,7 +47,10 @@ async fn main() {
                 let rate = (now - last) as f64 / took;
                 last = now;
                 let held = writer.status().queue_bytes >> 20;
-                println!("{second:>3} s  {rate:>9.0} puts/s  {held:>4} MiB held  {:>5} MiB resident", resident("VmRSS"));
+                println!(
+                    "{second:>3} s  {rate:>9.0} puts/s  {held:>4} MiB held  {:>5} MiB resident",
+                    resident("VmRSS")
+                );
                 windows.push(rate);
             }
             windows
@@ -58,7 +63,10 @@ async fn main() {
     }
     windows.sort_by(f64::total_cmp);
     let (slowest, median) = (windows[0], windows[windows.len() / 2]);
-    println!("median {median:.0} puts/s, slowest second {slowest:.0}, peak {} MiB resident", resident("VmHWM"));
+    println!(
+        "median {median:.0} puts/s, slowest second {slowest:.0}, peak {} MiB resident",
+        resident("VmHWM")
+    );
     writer.close(Duration::from_secs(20)).await;
 }
 
@@ -96,6 +104,8 @@ async fn put_all(writer: Writer, puts: Arc<AtomicU64>, stop: Arc<AtomicBool>, se
 /// A line of `/proc/self/status`, in MiB.
 fn resident(line: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let kib = status.lines().find_map(|l| l.strip_prefix(line)?.strip_prefix(':')?.trim().split(' ').next()?.parse().ok());
+    let kib = status
+        .lines()
+        .find_map(|l| l.strip_prefix(line)?.strip_prefix(':')?.trim().split(' ').next()?.parse().ok());
     kib.unwrap_or(0u64) / 1024
 }

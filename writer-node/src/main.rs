@@ -1,2 +1,10 @@
 //! The writer-node program.
-fn main() {}
+
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    isle_service::shell::run::<writer_node::server::WriterNode>()
+}

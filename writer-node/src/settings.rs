@@ -27,6 +27,9 @@ pub struct WriterSettings {
     pub slow_down_percent: u8,
     /// How long a request over HTTP waits for admission before it is answered 429.
     pub admission_wait_ms: u64,
+    /// Bytes of request bodies read over HTTP and not yet accepted, over all requests; more wait `admission_wait_ms`, and
+    /// are then answered 429.
+    pub request_bytes: usize,
     /// Longest time a mutation waits for company before its segment is uploaded.
     pub linger_ms: u64,
     /// A segment is closed at about this many bytes.
@@ -86,6 +89,7 @@ impl Default for WriterSettings {
             admission_bytes: 256 * MIB as u64,
             slow_down_percent: 60,
             admission_wait_ms: 500,
+            request_bytes: 128 * MIB,
             linger_ms: 20,
             segment_bytes: 4 * MIB,
             segment_records: 1 << 18,
@@ -183,6 +187,13 @@ impl WriterSettings {
                 "admission_bytes is {}, less than {needed}: two generations, and two segments as large as the largest \
                  batch, or writers would wait for a flush that waits for them",
                 s.admission_bytes
+            ),
+        );
+        require(
+            s.request_bytes >= s.max_batch_bytes,
+            format!(
+                "request_bytes is {}, less than max_batch_bytes ({}): such a batch could never be sent",
+                s.request_bytes, s.max_batch_bytes
             ),
         );
         require(

@@ -216,6 +216,13 @@ impl Writer {
         s.epoch.filter(|_| s.role == Role::Leading)
     }
 
+    /// Why mutations are refused here at present, if they are.
+    #[must_use]
+    pub fn refusal(&self) -> Option<WriteError> {
+        let vacant = self.engine().seat.lock().is_none();
+        vacant.then(|| self.engine().refusal())
+    }
+
     /// Figures of the moment.
     #[must_use]
     pub fn status(&self) -> Status {
