@@ -1,12 +1,13 @@
 //! Uploading: encode once, then the same bytes to the same name until they are there.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use isle_storage::ids::SeqNo;
 use isle_storage::log::{EncodedLog, LogHeader, SealedBatch, encode_segment};
 use isle_storage::manifest::{LogEntry, LogTail};
 use isle_storage::names::{LogKind, ObjectPath};
-use isle_storage::object::Body;
+use isle_storage::object::{Body, StoreError};
 use prometheus_client::metrics::counter::Counter;
 use tracing::{debug, warn};
 
@@ -16,6 +17,11 @@ use crate::standing::Trouble;
 
 /// Batches up to this size are encoded where they are: handing them to another thread would cost more.
 const ENCODE_INLINE_BYTES: u64 = 32 * 1024;
+
+/// A put without an answer for this long, and the time its bytes take over the slowest link worth having, is shown as
+/// trouble.
+const SLOW: Duration = Duration::from_secs(5);
+const SLOWEST_BYTES_PER_SECOND: u64 = 1 << 20;
 
 /// A segment whose object is in the bucket.
 #[derive(Debug)]
@@ -73,6 +79,27 @@ async fn encode(
     threaded.unwrap_or_else(|_| encode_segment(&header, &batch, compression))
 }
 
+/// One put. A store that takes its time (or a retry beneath that hides its failures) is shown while it does.
+async fn put_or_say_so(
+    engine: &Engine,
+    path: &ObjectPath,
+    body: &Body,
+    trouble: Trouble,
+) -> Result<(), StoreError> {
+    let put = engine.db.bucket.put(path, body.clone());
+    tokio::pin!(put);
+    let slow = SLOW + Duration::from_secs(body.len() / SLOWEST_BYTES_PER_SECOND);
+    match tokio::time::timeout(slow, put.as_mut()).await {
+        Ok(done) => done,
+        Err(_) => {
+            let why = format!("put {path}: no success for {} s, still trying", slow.as_secs());
+            warn!(%path, "the store is slow");
+            engine.troubles.set(trouble, why);
+            put.await
+        }
+    }
+}
+
 /// Puts an object until it is there. Every failure is shown; none is final, since a store that refuses today
 /// (credentials, a full disk) may be mended while the data waits.
 pub(crate) async fn put_until_done(
@@ -83,7 +110,7 @@ pub(crate) async fn put_until_done(
     failures: &Counter,
 ) {
     let mut backoff = engine.backoff();
-    while let Err(e) = engine.db.bucket.put(path, body.clone()).await {
+    while let Err(e) = put_or_say_so(engine, path, body, trouble).await {
         failures.inc();
         engine.troubles.set(trouble, e.to_string());
         let pause = backoff.pause();

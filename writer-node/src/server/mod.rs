@@ -13,7 +13,6 @@ mod forward;
 mod ingest;
 mod kv;
 mod node;
-mod open;
 mod params;
 mod status;
 
@@ -32,7 +31,6 @@ use crate::writer::Writer;
 use body::Bodies;
 use forward::Forwarder;
 pub use node::WriterNode;
-pub use open::NodeEnvironment;
 
 /// Name of the role, in labels and settings.
 pub const ROLE: &str = "writer";

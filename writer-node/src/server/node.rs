@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
+use isle_node::NodeEnvironment;
 use isle_service::config::Settings;
 use isle_service::server::{Encoder, HttpMetrics, Routes};
 use isle_service::shell::{FaceParts, NoArgs, OpenError, OpenParts, Program};
-use isle_storage::coordination::NodeInfo;
-use isle_storage::environment::Environment;
+use isle_storage::coordination::Backend;
+use isle_storage::coordination::identity::OpenMode;
+use isle_storage::manifest::CompactionMode;
 use tokio::time::Instant;
 
-use super::open::{self, NodeEnvironment};
 use super::{DEFAULT_PORT, ROLE, routes, show_health};
 use crate::settings::WriterSettings;
 use crate::writer::Writer;
@@ -34,13 +35,7 @@ impl Program for WriterNode {
     }
 
     fn environment(database: &str, http: &HttpMetrics) -> (NodeEnvironment, Encoder) {
-        let env = Environment::system(ROLE, database);
-        let (name, help) = HttpMetrics::REQUESTS;
-        env.metrics.register(name, help, http.requests.clone());
-        let (name, help) = HttpMetrics::SECONDS;
-        env.metrics.register(name, help, http.seconds.clone());
-        let metrics = env.metrics.clone();
-        (NodeEnvironment::new(env), Encoder::new(move || metrics.encode()))
+        NodeEnvironment::system(ROLE, database, http)
     }
 
     fn routes(parts: FaceParts<Self>) -> Routes {
@@ -48,10 +43,15 @@ impl Program for WriterNode {
     }
 
     async fn open(parts: OpenParts<Self>) -> Result<Writer, OpenError> {
-        let db = open::database(&parts.settings, &parts.environment).await?;
-        let node = NodeInfo { node: node_name(&db.env), advertise: parts.advertise };
-        let writer = Writer::open(db, parts.settings.role.clone(), node)
-            .map_err(|e| OpenError::bad_setting(format!("writer: {e}")))?;
+        let mode = OpenMode::CreateIfMissing(CompactionMode::default());
+        let db = parts.environment.database(&parts.settings, &mode).await?;
+        let node = parts.environment.node(ROLE, &parts.advertise);
+        let mut settings = parts.settings.role.clone();
+        if db.coordination.backend() == Backend::Etcd {
+            settings.max_commits_per_second.get_or_insert(parts.settings.coordination.max_commits_per_second);
+        }
+        let writer =
+            Writer::open(db, settings, node).map_err(|e| OpenError::bad_setting(format!("writer: {e}")))?;
         tokio::spawn(show_health(writer.clone(), parts.health));
         Ok(writer)
     }
@@ -59,11 +59,4 @@ impl Program for WriterNode {
     async fn drain(engine: Arc<Writer>, deadline: Instant) {
         engine.close(deadline.saturating_duration_since(Instant::now())).await;
     }
-}
-
-/// Unique per start, and readable where the machine has a name.
-fn node_name(env: &Environment) -> String {
-    let host = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
-    let host = Some(host.trim()).filter(|h| !h.is_empty()).unwrap_or("writer");
-    format!("{host}-{}-{:08x}", std::process::id(), env.entropy.next_u64() as u32)
 }

@@ -80,7 +80,7 @@ impl Node {
         call.header(http::header::CONTENT_TYPE, media).send().await.unwrap()
     }
 
-    pub fn call(&self, method: Method, target: &str) -> isle_service::client::Call<'_> {
+    pub fn call(&self, method: Method, target: &str) -> isle_service::client::Call {
         self.client.request(method, &self.base, target)
     }
 }
