@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use e2e::servers::{Azurite, Conditions, Env, Gcs, Moto, S3, credentials};
+use e2e::servers::{Azurite, Conditions, Env, Gcs, Moto, S3, S3Process, credentials};
 use futures::TryStreamExt;
 use isle_storage::environment::{Environment, SystemEntropy};
 use isle_storage::names::ObjectPath;
@@ -187,4 +187,31 @@ async fn an_outage_within_the_budget_costs_time_and_nothing_else() {
     assert!(refused.is_transient() && refused.message.contains("gave up"), "{refused}");
     s3.restart().await;
     assert_eq!(bucket.get(&path("x")).await.unwrap(), vec![1]);
+}
+
+/// A server that keeps its connections and answers nothing hangs nobody, and is fine again afterwards.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frozen_server_is_given_up_in_time() {
+    let s3 = S3Process::start(std::path::Path::new(env!("CARGO_BIN_EXE_e2e-s3"))).await;
+    let settings = StoreSettings {
+        credentials: credentials(&s3.env()),
+        retry_budget_seconds: 0,
+        request_timeout_seconds: 1,
+        ..StoreSettings::default()
+    };
+    let bucket = open(&s3.url("p"), &settings, &Environment::system("test", "test")).unwrap();
+    bucket.put(&path("x"), vec![1].into()).await.unwrap();
+    s3.stop();
+    let started = Instant::now();
+    for error in asked_of(&bucket).await {
+        assert!(error.is_transient(), "{error}");
+    }
+    assert!(
+        started.elapsed() < Duration::from_secs(15),
+        "six requests of a second each: {:?}",
+        started.elapsed()
+    );
+    s3.cont();
+    e2e::wait::until("an answer", Duration::from_secs(20), || async { bucket.get(&path("x")).await.ok() })
+        .await;
 }
