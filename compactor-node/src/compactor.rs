@@ -194,14 +194,22 @@ impl Compactor {
         self.0.tasks.wait().await;
     }
 
+    /// The database it works on.
+    #[must_use]
+    pub fn database(&self) -> &Database {
+        &self.0.db
+    }
+
+    /// Whether [`Compactor::close`] was called.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.0.stop.is_cancelled()
+    }
+
     /// Where the head can be followed.
     #[must_use]
     pub fn current(&self) -> watch::Receiver<Option<Current>> {
         self.0.current.clone()
-    }
-
-    pub(crate) fn db(&self) -> &Database {
-        &self.0.db
     }
 
     pub(crate) fn settings(&self) -> &CompactorSettings {

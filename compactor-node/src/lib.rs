@@ -13,6 +13,8 @@ pub mod job;
 pub mod metrics;
 pub mod once;
 pub mod plan;
+#[cfg(feature = "server")]
+pub mod server;
 pub mod settings;
 pub mod source;
 

@@ -112,7 +112,7 @@ async fn run(compactor: &Compactor, limits: Limits) -> Result<Summary, JobError>
         house(compactor, &mut summary).await?;
     }
     garbage(compactor, limits, &mut summary).await?;
-    let end = compactor.db().coordination.load().await?;
+    let end = compactor.database().coordination.load().await?;
     summary.version = end.manifest.version.0;
     summary.retired_objects = end.manifest.retired.len() as u64;
     summary.seconds = started.elapsed().as_secs_f64();
@@ -126,7 +126,7 @@ async fn merges(
     summary: &mut Summary,
 ) -> Result<(), JobError> {
     loop {
-        let manifest = compactor.db().coordination.load().await?.manifest;
+        let manifest = compactor.database().coordination.load().await?.manifest;
         let Some(planned) = plan::merge(&manifest, compactor.settings()) else { return Ok(()) };
         let over = limits.max_bytes.is_some_and(|most| summary.bytes_read + planned.bytes > most);
         if over || deadline.is_some_and(|d| Instant::now() >= d) {
@@ -174,7 +174,7 @@ async fn bounded<T>(
 }
 
 async fn house(compactor: &Compactor, summary: &mut Summary) -> Result<(), JobError> {
-    let loaded = compactor.db().coordination.load().await?;
+    let loaded = compactor.database().coordination.load().await?;
     match compactor.keep_house(&loaded).await {
         Ok(()) => {}
         Err(JobError::ClaimedElsewhere(_) | JobError::Stale(_)) => return Ok(()),

@@ -69,7 +69,7 @@ async fn what_a_reader_sees_is_the_same_before_and_after() {
             .wait_for(|c| c.as_ref().is_some_and(|c| c.manifest.version >= version))
             .await
             .unwrap();
-        wait_for_runs(&compactor, 4).await;
+        wait_for_runs(&compactor, 8).await;
     }
     compactor.close().await;
     let now = e.db.env.clock.now();

@@ -25,6 +25,15 @@ pub use settings::{
 };
 pub use tree::{Layers, SECTIONS};
 
+/// A size as flags give it: `20GiB`, `500MB`, or plain bytes.
+///
+/// # Errors
+/// A sentence saying what a size looks like.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let parsed: Result<bytesize::ByteSize, _> = text.parse();
+    parsed.map(|s| s.as_u64()).map_err(|_| format!("{text:?} is not a size such as 20GiB, 500MB or 1048576"))
+}
+
 /// The known name nearest to `name`, if one is near enough to be what was meant.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     known

@@ -1,0 +1,95 @@
+//! The compactor's HTTP face: what it does, and the three things a person can ask of it.
+
+mod node;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::{StatusCode, Uri};
+use isle_service::ApiError;
+use isle_service::health::{Health, State as Standing};
+use isle_service::server::Routes;
+use isle_service::slot::Slot;
+use isle_service::wire::Query;
+use serde_json::json;
+
+pub use self::node::{CompactorArgs, CompactorNode};
+use crate::compactor::{Compactor, CompactorStatus};
+
+/// The port where none is given.
+pub const DEFAULT_PORT: u16 = 7304;
+
+/// The compactor's name as a role.
+pub const ROLE: &str = "compactor";
+
+/// How often the program's health is brought up to date with the compactor's.
+const HEALTH_PERIOD: Duration = Duration::from_millis(500);
+
+/// The compactor's routes over the compactor in `slot`; 503 `not_ready` until it is filled.
+#[must_use]
+pub fn router(slot: Slot<Compactor>) -> Routes {
+    Routes::new()
+        .get("/v1/status", status)
+        .post("/v1/compact", compact)
+        .post("/v1/pause", pause)
+        .post("/v1/resume", resume)
+        .with_state(slot)
+}
+
+async fn status(State(slot): State<Slot<Compactor>>, uri: Uri) -> Result<Json<CompactorStatus>, ApiError> {
+    Query::parse(&uri, &[])?;
+    Ok(Json(slot.get()?.status()))
+}
+
+async fn compact(State(slot): State<Slot<Compactor>>, uri: Uri) -> Result<Response, ApiError> {
+    Query::parse(&uri, &[])?;
+    let job = slot.get()?.compact();
+    Ok((StatusCode::ACCEPTED, Json(json!({"job": job}))).into_response())
+}
+
+async fn pause(State(slot): State<Slot<Compactor>>, uri: Uri) -> Result<Response, ApiError> {
+    set_paused(&slot, &uri, true)
+}
+
+async fn resume(State(slot): State<Slot<Compactor>>, uri: Uri) -> Result<Response, ApiError> {
+    set_paused(&slot, &uri, false)
+}
+
+fn set_paused(slot: &Slot<Compactor>, uri: &Uri, paused: bool) -> Result<Response, ApiError> {
+    Query::parse(uri, &[])?;
+    let compactor: Arc<Compactor> = slot.get()?;
+    if paused {
+        compactor.pause();
+    } else {
+        compactor.resume();
+    }
+    Ok(Json(json!({"paused": paused})).into_response())
+}
+
+/// Shows the compactor's troubles as the program's health, until it is closed.
+pub async fn show_health(compactor: Compactor, health: Health) {
+    health.set_details({
+        let compactor = compactor.clone();
+        move || {
+            let mut details = serde_json::to_value(compactor.status()).unwrap_or_default();
+            details["coordination"] = compactor.database().coordination.describe().into();
+            details["store"] = compactor.database().bucket.url().into();
+            details
+        }
+    });
+    let mut period = tokio::time::interval(HEALTH_PERIOD);
+    while !compactor.is_closed() {
+        period.tick().await;
+        let status = compactor.status();
+        let reasons: Vec<String> = status.trouble.iter().map(|(l, why)| format!("{l}: {why}")).collect();
+        let state = match reasons.is_empty() {
+            true => Standing::Ok,
+            false if status.version == 0 => Standing::NotReady(reasons.join("; ")),
+            false => Standing::Degraded(reasons.join("; ")),
+        };
+        health.set("compaction", state);
+    }
+}
