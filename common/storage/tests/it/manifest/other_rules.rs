@@ -13,6 +13,10 @@ use super::build::*;
 
 type Tamper = fn(&mut Manifest);
 
+fn entry(m: &mut Manifest, i: usize, f: fn(&mut LogEntry)) {
+    f(Arc::make_mut(&mut m.log[i]));
+}
+
 fn take(name: &str, seq: u64) -> Change {
     Change::TakeSnapshot { name: name.to_owned(), snapshot: snapshot(seq) }
 }
@@ -173,61 +177,47 @@ fn a_manifest_that_contradicts_itself_is_refused_whole() {
 /// What edits cannot lead to, but a damaged or forged checkpoint may hold.
 #[test]
 fn every_part_of_a_manifest_from_nowhere_is_judged() {
-    let entry = |m: &mut Manifest, i: usize, f: fn(&mut LogEntry)| f(Arc::make_mut(&mut m.log[i]));
     let good = after(&with_runs().0, adopt(2, vec![]));
     let good = after(&good, append(vec![segment(2, 41, 50)]));
     check::whole(&good).unwrap();
-    let cases: Vec<(&str, Box<dyn Fn(&mut Manifest)>)> = vec![
-        ("no blob file's name", Box::new(|m| drop(Arc::make_mut(&mut m.blobs).insert("../b".into(), 1)))),
-        ("is remembered at version", Box::new(|m| m.recent.push((m.version.next(), CommitId(1))))),
-        ("do not ascend", Box::new(|m| m.recent.swap(0, 1))),
-        (
-            "commits are remembered",
-            Box::new(|m| {
-                m.version = Version(1000);
-                m.recent = (1..=300).map(|v| (Version(v), CommitId(v))).collect();
-            }),
-        ),
-        (
-            "log trimmed to 40 above 30",
-            Box::new(|m| {
-                m.log.drain(..4);
-                m.trimmed_seq = SeqNo(40);
-            }),
-        ),
-        ("flushed to 60 above 50", Box::new(|m| m.flushed_seq = SeqNo(60))),
-        ("write time goes back", Box::new(move |m| entry(m, 1, |e| e.first_time = Timestamp(9)))),
-        ("is empty", Box::new(move |m| entry(m, 4, |e| e.last_seq = SeqNo(40)))),
-        ("ends before it begins", Box::new(move |m| entry(m, 4, |e| e.last_time = Timestamp(40)))),
-        ("newer than the newest write", Box::new(move |m| entry(m, 4, |e| e.last_time = Timestamp(51)))),
-        ("of an epoch after 2", Box::new(move |m| entry(m, 4, |e| e.id.epoch = Epoch(3)))),
-        ("is not flushed", Box::new(move |m| entry(m, 4, |e| e.kind = LogKind::Chunk))),
-        (
-            "starts before",
-            Box::new(move |m| {
-                m.flushed_seq = SeqNo(50);
-                entry(m, 4, |e| e.kind = LogKind::Chunk);
-                m.tail = Some(link(2, 40, 50));
-            }),
-        ),
-        ("epoch 1 after 1", Box::new(|m| m.epochs.insert(0, m.epochs[0].clone()))),
-        ("the cut of epoch 2 goes back", Box::new(|m| m.epochs[0].cut = Some(link(0, 1, 45)))),
-        (
-            "epochs are remembered",
-            Box::new(|m| {
-                let first = m.epochs[0].clone();
-                m.epoch = Epoch(2000);
-                m.epochs = (1..=2000).map(|n| EpochStart { epoch: Epoch(n), ..first.clone() }).collect();
-            }),
-        ),
-        ("begins after 60", Box::new(|m| m.epochs[1].cut = Some(link(1, 51, 60)))),
-        (
-            "no table's name",
-            Box::new(|m| {
-                let run = Arc::make_mut(&mut m.runs[0]);
-                Arc::make_mut(&mut run.tables[0]).name = "../t".into();
-            }),
-        ),
+    let cases: &[(&str, Tamper)] = &[
+        ("no blob file's name", |m| {
+            Arc::make_mut(&mut m.blobs).insert("../b".into(), 1);
+        }),
+        ("is remembered at version", |m| m.recent.push((m.version.next(), CommitId(1)))),
+        ("do not ascend", |m| m.recent.swap(0, 1)),
+        ("commits are remembered", |m| {
+            m.version = Version(1000);
+            m.recent = (1..=300).map(|v| (Version(v), CommitId(v))).collect();
+        }),
+        ("log trimmed to 40 above 30", |m| {
+            m.log.drain(..4);
+            m.trimmed_seq = SeqNo(40);
+        }),
+        ("flushed to 60 above 50", |m| m.flushed_seq = SeqNo(60)),
+        ("write time goes back", |m| entry(m, 1, |e| e.first_time = Timestamp(9))),
+        ("is empty", |m| entry(m, 4, |e| e.last_seq = SeqNo(40))),
+        ("ends before it begins", |m| entry(m, 4, |e| e.last_time = Timestamp(40))),
+        ("newer than the newest write", |m| entry(m, 4, |e| e.last_time = Timestamp(51))),
+        ("of an epoch after 2", |m| entry(m, 4, |e| e.id.epoch = Epoch(3))),
+        ("is not flushed", |m| entry(m, 4, |e| e.kind = LogKind::Chunk)),
+        ("starts before", |m| {
+            m.flushed_seq = SeqNo(50);
+            entry(m, 4, |e| e.kind = LogKind::Chunk);
+            m.tail = Some(link(2, 40, 50));
+        }),
+        ("epoch 1 after 1", |m| m.epochs.insert(0, m.epochs[0].clone())),
+        ("the cut of epoch 2 goes back", |m| m.epochs[0].cut = Some(link(0, 1, 45))),
+        ("epochs are remembered", |m| {
+            let first = m.epochs[0].clone();
+            m.epoch = Epoch(2000);
+            m.epochs = (1..=2000).map(|n| EpochStart { epoch: Epoch(n), ..first.clone() }).collect();
+        }),
+        ("begins after 60", |m| m.epochs[1].cut = Some(link(1, 51, 60))),
+        ("no table's name", |m| {
+            let run = Arc::make_mut(&mut m.runs[0]);
+            Arc::make_mut(&mut run.tables[0]).name = "../t".into();
+        }),
     ];
     for (why, f) in cases {
         let mut m = good.clone();
