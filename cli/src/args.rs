@@ -42,16 +42,36 @@ pub(crate) enum Command {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Nodes {
     /// A writer's address; may be given several times, the first that answers is used.
-    #[arg(long = "writer", env = "ISLE_WRITER", value_delimiter = ',', default_value = "http://127.0.0.1:7301")]
+    #[arg(
+        long = "writer",
+        env = "ISLE_WRITER",
+        value_delimiter = ',',
+        default_value = "http://127.0.0.1:7301"
+    )]
     pub(crate) writers: Vec<String>,
     /// A reader's address; likewise.
-    #[arg(long = "reader", env = "ISLE_READER", value_delimiter = ',', default_value = "http://127.0.0.1:7302")]
+    #[arg(
+        long = "reader",
+        env = "ISLE_READER",
+        value_delimiter = ',',
+        default_value = "http://127.0.0.1:7302"
+    )]
     pub(crate) readers: Vec<String>,
     /// A tailer's address; likewise.
-    #[arg(long = "tailer", env = "ISLE_TAILER", value_delimiter = ',', default_value = "http://127.0.0.1:7303")]
+    #[arg(
+        long = "tailer",
+        env = "ISLE_TAILER",
+        value_delimiter = ',',
+        default_value = "http://127.0.0.1:7303"
+    )]
     pub(crate) tailers: Vec<String>,
     /// A compactor's address; likewise.
-    #[arg(long = "compactor", env = "ISLE_COMPACTOR", value_delimiter = ',', default_value = "http://127.0.0.1:7304")]
+    #[arg(
+        long = "compactor",
+        env = "ISLE_COMPACTOR",
+        value_delimiter = ',',
+        default_value = "http://127.0.0.1:7304"
+    )]
     pub(crate) compactors: Vec<String>,
     /// Print machine-readable JSON.
     #[arg(long)]
@@ -234,8 +254,8 @@ pub(crate) enum Dump {
 /// A database, for commands that open it themselves.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Place {
-    /// The store's URL.
-    #[arg(long, default_value = "file:./isle-data")]
+    /// The store: a URL, or a directory.
+    #[arg(long, default_value = "./isle-data")]
     pub(crate) store: String,
     /// `bucket`, or `etcd://host:port`.
     #[arg(long, default_value = "bucket")]

@@ -90,8 +90,20 @@ pub(crate) fn table(reports: &[Report]) -> String {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_FULL_CONDENSED);
     let head = [
-        "workload", "store", "tasks", "records/s", "1 s min", "1 s median", "MB/s", "p50 µs", "p99 µs", "p999 µs",
-        "requests/record", "CPU µs/record", "peak MiB", "store MiB",
+        "workload",
+        "store",
+        "tasks",
+        "records/s",
+        "1 s min",
+        "1 s median",
+        "MB/s",
+        "p50 µs",
+        "p99 µs",
+        "p999 µs",
+        "requests/record",
+        "CPU µs/record",
+        "peak MiB",
+        "store MiB",
     ];
     table.set_header(head);
     for r in reports {

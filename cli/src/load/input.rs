@@ -69,7 +69,8 @@ impl Input {
     /// # Errors
     /// A sentence naming the line: unreadable, or longer than [`MAX_LINE_BYTES`].
     pub(crate) fn next_piece(&mut self, max_bytes: usize, max_lines: u64) -> Result<Option<Piece>, String> {
-        let mut piece = Piece { first_line: self.next_line, lines: 0, bytes: Vec::with_capacity(max_bytes + 4096) };
+        let mut piece =
+            Piece { first_line: self.next_line, lines: 0, bytes: Vec::with_capacity(max_bytes + 4096) };
         while piece.bytes.len() < max_bytes && piece.lines < max_lines {
             let line = self.next_line;
             let before = piece.bytes.len();
@@ -100,7 +101,10 @@ impl Input {
         while self.next_line <= lines {
             let left = lines - self.next_line + 1;
             if self.next_piece(1 << 20, left)?.is_none() {
-                return Err(format!("the input has only {} lines, fewer than --skip {lines}", self.next_line - 1));
+                return Err(format!(
+                    "the input has only {} lines, fewer than --skip {lines}",
+                    self.next_line - 1
+                ));
             }
         }
         Ok(())

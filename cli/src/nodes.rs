@@ -1,0 +1,119 @@
+//! Calling running nodes: of several addresses of a role, the first that can answer.
+
+use http::Method;
+use isle_service::ErrorCode;
+use isle_service::client::{Answer, BaseUrl, CallError, Client, ClientError};
+
+use crate::args::Nodes;
+use crate::output::Failure;
+
+/// The roles a command talks to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum To {
+    Writer,
+    Reader,
+    Tailer,
+    Compactor,
+}
+
+impl To {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Writer => "writer",
+            Self::Reader => "reader",
+            Self::Tailer => "tailer",
+            Self::Compactor => "compactor",
+        }
+    }
+}
+
+/// What is sent.
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    /// The method.
+    pub(crate) method: Method,
+    /// Path and query.
+    pub(crate) target: String,
+    /// The body.
+    pub(crate) body: bytes::Bytes,
+    /// Headers.
+    pub(crate) headers: Vec<(http::HeaderName, String)>,
+}
+
+impl Request {
+    /// A request without body or headers.
+    pub(crate) fn new(method: Method, target: impl Into<String>) -> Self {
+        Self { method, target: target.into(), body: bytes::Bytes::new(), headers: Vec::new() }
+    }
+}
+
+/// A client of the nodes a command line names.
+#[derive(Debug, Clone)]
+pub(crate) struct Api {
+    client: Client,
+    nodes: Nodes,
+}
+
+impl Api {
+    pub(crate) fn new(nodes: &Nodes) -> Self {
+        Self { client: Client::default(), nodes: nodes.clone() }
+    }
+
+    /// Every address of a role.
+    pub(crate) fn bases(&self, to: To) -> Result<Vec<BaseUrl>, Failure> {
+        let texts = match to {
+            To::Writer => &self.nodes.writers,
+            To::Reader => &self.nodes.readers,
+            To::Tailer => &self.nodes.tailers,
+            To::Compactor => &self.nodes.compactors,
+        };
+        texts
+            .iter()
+            .map(|t| t.parse().map_err(|e: ClientError| Failure::usage(format!("--{}: {e}", to.name()))))
+            .collect()
+    }
+
+    /// Sends the request to each address in turn until one has taken it. An address is passed over only where it
+    /// certainly did not: it cannot be reached, is not ready, or does not lead.
+    pub(crate) async fn call(&self, to: To, request: &Request) -> Result<Answer, Failure> {
+        Ok(self.try_call(to, request).await??)
+    }
+
+    /// The same, for callers that act on the error.
+    pub(crate) async fn try_call(
+        &self,
+        to: To,
+        request: &Request,
+    ) -> Result<Result<Answer, CallError>, Failure> {
+        let mut last = None;
+        for base in self.bases(to)? {
+            match self.send(&base, request).await {
+                Err(error) if surely_not_applied(&error) => last = Some(error),
+                other => return Ok(other),
+            }
+        }
+        last.map(Err).ok_or_else(|| Failure::usage(format!("no --{} is given", to.name())))
+    }
+
+    /// Sends the request to one address; an error of the API is an error here.
+    pub(crate) async fn send(&self, base: &BaseUrl, request: &Request) -> Result<Answer, CallError> {
+        let call = self.client.request(request.method.clone(), base, &request.target);
+        let mut call = call.body(request.body.clone());
+        for (name, value) in &request.headers {
+            call = call.header(name.clone(), value);
+        }
+        call.send().await?.ok().await
+    }
+}
+
+/// Whether the request certainly changed nothing, so that it may be sent elsewhere.
+pub(crate) fn surely_not_applied(error: &CallError) -> bool {
+    match error {
+        CallError::Client(e) => e.surely_not_sent(),
+        CallError::Remote(e) => {
+            let status = e.status.as_u16();
+            e.code != Some(ErrorCode::OutcomeUnknown) && (status == 429 || status == 503)
+        }
+        CallError::Read(_) | CallError::Answer(_) => false,
+    }
+}
