@@ -41,38 +41,39 @@ pub fn write_string(out: &mut Vec<u8>, text: &str) {
     let bytes = text.as_bytes();
     out.reserve(bytes.len() + 2);
     out.push(b'"');
-    let mut done = 0;
-    let mut at = 0;
-    while at < bytes.len() {
-        // Eight bytes at a time while none of them needs an escape, which is nearly always.
-        if let Some(word) = bytes.get(at..at + 8).and_then(|w| w.try_into().ok())
-            && is_plain(u64::from_le_bytes(word))
-        {
-            at += 8;
-            continue;
-        }
-        let byte = bytes[at];
-        if byte < 0x20 || byte == b'"' || byte == b'\\' {
-            out.extend_from_slice(&bytes[done..at]);
-            write_escape(out, byte);
-            done = at + 1;
-        }
-        at += 1;
+    let mut rest = bytes;
+    while let Some(at) = first_escape(rest) {
+        out.extend_from_slice(&rest[..at]);
+        write_escape(out, rest[at]);
+        rest = &rest[at + 1..];
     }
-    out.extend_from_slice(&bytes[done..]);
+    out.extend_from_slice(rest);
     out.push(b'"');
 }
 
-/// Whether none of the eight bytes is a control character, a quote or a backslash. A byte is below `n` when subtracting
+/// Where the first byte lies that JSON wants escaped; looks at eight bytes at a time.
+fn first_escape(bytes: &[u8]) -> Option<usize> {
+    let (words, tail) = bytes.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        let marks = escapes(u64::from_le_bytes(*word));
+        if marks != 0 {
+            return Some(index * 8 + marks.trailing_zeros() as usize / 8);
+        }
+    }
+    let in_tail = tail.iter().position(|b| *b < 0x20 || *b == b'"' || *b == b'\\')?;
+    Some(words.len() * 8 + in_tail)
+}
+
+/// Marks the top bit of bytes that are a control character, a quote or a backslash. A byte is below `n` when subtracting
 /// `n` borrows into its top bit while that bit was clear; a byte equals `c` when it is zero, so below 1, after `^ c`. A
-/// borrow out of a lower byte can only make the test say "not plain" too often, never too rarely.
-fn is_plain(word: u64) -> bool {
+/// borrow runs upwards only, so the lowest mark is always right, and there is one whenever there should be.
+fn escapes(word: u64) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const TOPS: u64 = 0x8080_8080_8080_8080;
     let below = |word: u64, n: u64| word.wrapping_sub(ONES * n) & !word & TOPS;
     let quote = word ^ (ONES * u64::from(b'"'));
     let backslash = word ^ (ONES * u64::from(b'\\'));
-    below(word, 0x20) | below(quote, 1) | below(backslash, 1) == 0
+    below(word, 0x20) | below(quote, 1) | below(backslash, 1)
 }
 
 fn write_escape(out: &mut Vec<u8>, byte: u8) {
