@@ -87,6 +87,11 @@ impl Health {
         }
     }
 
+    /// Says that a component is not ready, as everybody expects: nothing is logged.
+    pub fn begin(&self, component: &str, reason: &str) {
+        self.inner.write().components.insert(component.to_owned(), State::not_ready(reason));
+    }
+
     /// Forgets a component.
     pub fn clear(&self, component: &str) {
         self.inner.write().components.remove(component);

@@ -15,6 +15,10 @@ pub(super) struct Endpoint {
     pub(super) answer: &'static str,
     /// Media types of a good answer.
     pub(super) answers: &'static [&'static str],
+    /// Schema of the request's body, or of one of its lines.
+    pub(super) takes: Option<&'static str>,
+    /// Schema of a good answer, or of one of its lines.
+    pub(super) gives: Option<&'static str>,
 }
 
 /// One query parameter.
@@ -64,6 +68,8 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         status: 200,
         answer: "Alive",
         answers: TEXT,
+        takes: None,
+        gives: None,
     },
     Endpoint {
         roles: &[],
@@ -75,6 +81,8 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         status: 200,
         answer: "Ready, with what is degraded",
         answers: &["text/plain", "application/json"],
+        takes: None,
+        gives: None,
     },
     Endpoint {
         roles: &[],
@@ -86,6 +94,8 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         status: 200,
         answer: "OpenMetrics text",
         answers: &["application/openmetrics-text"],
+        takes: None,
+        gives: None,
     },
     Endpoint {
         roles: &[],
@@ -97,6 +107,8 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         status: 200,
         answer: "Program, role and version",
         answers: JSON,
+        takes: None,
+        gives: Some("Version"),
     },
     Endpoint {
         roles: &[],
@@ -108,6 +120,8 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         status: 200,
         answer: "This document",
         answers: JSON,
+        takes: None,
+        gives: None,
     },
     Endpoint {
         roles: &["writer"],
@@ -119,6 +133,8 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         status: 200,
         answer: POSITION,
         answers: JSON,
+        takes: None,
+        gives: Some("Position"),
     },
     Endpoint {
         roles: &["writer"],
@@ -130,6 +146,8 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         status: 200,
         answer: POSITION,
         answers: JSON,
+        takes: None,
+        gives: Some("Position"),
     },
     Endpoint {
         roles: &["writer"],
@@ -141,6 +159,8 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         status: 200,
         answer: "first_seq, last_seq, count, epoch, position",
         answers: JSON,
+        takes: Some("Mutation"),
+        gives: Some("BatchAnswer"),
     },
     Endpoint {
         roles: &["writer"],
@@ -152,6 +172,8 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         status: 200,
         answer: "One summary, or progress lines and a last line with done or error",
         answers: &["application/json", "application/x-ndjson"],
+        takes: Some("Mutation"),
+        gives: Some("IngestAnswer"),
     },
     Endpoint {
         roles: &["writer"],
@@ -163,6 +185,8 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         status: 200,
         answer: "first_seq, last_seq, count, epoch, position, and key when single",
         answers: JSON,
+        takes: Some("Event"),
+        gives: Some("BatchAnswer"),
     },
     Endpoint {
         roles: &["writer"],
@@ -174,6 +198,8 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         status: 200,
         answer: POSITION,
         answers: JSON,
+        takes: None,
+        gives: Some("Position"),
     },
     Endpoint {
         roles: &["writer"],
@@ -185,6 +211,8 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         status: 200,
         answer: "This is the active writer",
         answers: JSON,
+        takes: None,
+        gives: None,
     },
     Endpoint {
         roles: &["reader"],
@@ -196,6 +224,8 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         status: 200,
         answer: "The value, with Isle-Seq and Isle-View-Seq",
         answers: ANY,
+        takes: None,
+        gives: None,
     },
     Endpoint {
         roles: &["reader"],
@@ -207,6 +237,8 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         status: 200,
         answer: "The key is there",
         answers: &[],
+        takes: None,
+        gives: None,
     },
     Endpoint {
         roles: &["reader"],
@@ -218,6 +250,8 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         status: 200,
         answer: "Rows and absent keys, then a trailer",
         answers: BULK,
+        takes: Some("Key"),
+        gives: Some("Row"),
     },
     Endpoint {
         roles: &["reader"],
@@ -246,6 +280,8 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         status: 200,
         answer: "Rows, then a trailer with next_page and view_seq",
         answers: BULK,
+        takes: None,
+        gives: Some("Row"),
     },
     Endpoint {
         roles: &["reader"],
@@ -257,6 +293,8 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         status: 200,
         answer: "Rows, then a trailer with next_page and view_seq",
         answers: BULK,
+        takes: Some("Scan"),
+        gives: Some("Row"),
     },
     Endpoint {
         roles: &["writer", "reader", "tailer", "compactor"],
@@ -268,6 +306,8 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         status: 200,
         answer: "Figures of the role",
         answers: JSON,
+        takes: None,
+        gives: None,
     },
     Endpoint {
         roles: &["tailer"],
@@ -285,6 +325,8 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         status: 200,
         answer: "Changes and heartbeats, ended by a closing or error event",
         answers: &["text/event-stream", "application/x-ndjson", "application/vnd.isle.frames"],
+        takes: None,
+        gives: Some("Change"),
     },
     Endpoint {
         roles: &["tailer"],
@@ -304,6 +346,8 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         status: 200,
         answer: "changes, next, head, caught_up",
         answers: JSON,
+        takes: None,
+        gives: Some("ChangesPage"),
     },
     Endpoint {
         roles: &["compactor"],
@@ -315,6 +359,8 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         status: 202,
         answer: "The job",
         answers: JSON,
+        takes: None,
+        gives: Some("Job"),
     },
     Endpoint {
         roles: &["compactor"],
@@ -326,6 +372,8 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         status: 200,
         answer: "Paused",
         answers: JSON,
+        takes: None,
+        gives: None,
     },
     Endpoint {
         roles: &["compactor"],
@@ -337,5 +385,7 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         status: 200,
         answer: "Running",
         answers: JSON,
+        takes: None,
+        gives: None,
     },
 ];

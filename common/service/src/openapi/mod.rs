@@ -4,6 +4,7 @@
 //! codes. A copy lies in the tree beside this crate, so that a change of the contract is seen as a change of a file.
 
 mod endpoints;
+mod schemas;
 
 use serde_json::{Map, Value, json};
 
@@ -31,7 +32,7 @@ pub fn document() -> Value {
         },
         "paths": paths,
         "components": {
-            "schemas": { "Error": error_schema() },
+            "schemas": schemas::all(),
             "responses": { "Error": {
                 "description": "The request failed; x-isle-errors lists every code.",
                 "content": { "application/json": { "schema": { "$ref": "#/components/schemas/Error" } } },
@@ -47,27 +48,6 @@ fn error_row(code: ErrorCode) -> Value {
         "status": code.status().as_u16(),
         "retryable": code.retryable(),
         "meaning": code.meaning(),
-    })
-}
-
-fn error_schema() -> Value {
-    json!({
-        "type": "object",
-        "required": ["error"],
-        "properties": { "error": {
-            "type": "object",
-            "required": ["code", "message", "retryable"],
-            "properties": {
-                "code": { "type": "string", "enum": ErrorCode::ALL.iter().map(|c| c.as_str()).collect::<Vec<_>>() },
-                "message": { "type": "string" },
-                "retryable": {
-                    "type": "boolean",
-                    "description": "True only where repeating cannot apply a mutation twice.",
-                },
-                "line": { "type": "integer", "description": "The line or frame of the request at fault, from 1." },
-            },
-            "additionalProperties": true,
-        } },
     })
 }
 
@@ -89,7 +69,7 @@ fn operation(endpoint: &Endpoint) -> Value {
         operation["parameters"] = parameters.into();
     }
     if !endpoint.body.is_empty() {
-        operation["requestBody"] = json!({ "content": content(endpoint.body) });
+        operation["requestBody"] = json!({ "content": content(endpoint.body, endpoint.takes) });
     }
     operation
 }
@@ -97,7 +77,7 @@ fn operation(endpoint: &Endpoint) -> Value {
 fn answer(endpoint: &Endpoint) -> Value {
     let mut answer = json!({ "description": endpoint.answer });
     if !endpoint.answers.is_empty() {
-        answer["content"] = content(endpoint.answers);
+        answer["content"] = content(endpoint.answers, endpoint.gives);
     }
     answer
 }
@@ -111,8 +91,15 @@ fn parameter(param: &Param) -> Value {
     })
 }
 
-fn content(types: &[&str]) -> Value {
-    types.iter().map(|t| ((*t).to_owned(), json!({}))).collect::<Map<_, _>>().into()
+/// Each media type, with the schema where it is JSON; the schema of NDJSON and SSE is that of one line.
+fn content(types: &[&str], schema: Option<&str>) -> Value {
+    let of = |media_type: &str| match schema {
+        Some(name) if media_type.contains("json") || media_type.contains("event-stream") => {
+            json!({ "schema": { "$ref": format!("#/components/schemas/{name}") } })
+        }
+        _ => json!({}),
+    };
+    types.iter().map(|t| ((*t).to_owned(), of(t))).collect::<Map<_, _>>().into()
 }
 
 fn path_names(path: &str) -> impl Iterator<Item = &str> {
@@ -182,6 +169,16 @@ mod tests {
         let count = ids.len();
         ids.dedup();
         assert_eq!(ids.len(), count);
+    }
+
+    #[test]
+    fn every_schema_named_is_there() {
+        let document = document();
+        let text = document.to_string();
+        let named = text.split("#/components/schemas/").skip(1).map(|rest| rest.split('"').next().unwrap());
+        for name in named {
+            assert!(document["components"]["schemas"][name].is_object(), "{name}");
+        }
     }
 
     #[test]

@@ -116,11 +116,14 @@ fn caught(panic: &(dyn Any + Send)) -> Response {
 
 fn log(response: &Response, micros: u128) {
     let status = response.status().as_u16();
-    let told = response.extensions().get::<Arc<Told>>();
-    let (code, message) = told.map_or(("", ""), |t| (t.code.as_str(), t.message.as_str()));
+    let Some(told) = response.extensions().get::<Arc<Told>>() else {
+        tracing::debug!(status, micros, "answered");
+        return;
+    };
+    let (code, error) = (told.code.as_str(), told.message.as_str());
     match status {
-        500 => tracing::error!(status, code, message, micros, "answered"),
-        501.. => tracing::info!(status, code, message, micros, "answered"),
-        _ => tracing::debug!(status, code, message, micros, "answered"),
+        500 => tracing::error!(status, code, error, micros, "answered"),
+        501.. => tracing::info!(status, code, error, micros, "answered"),
+        _ => tracing::debug!(status, code, error, micros, "answered"),
     }
 }

@@ -14,7 +14,7 @@ use super::program::{FaceParts, OpenParts, Program};
 use super::signals::Signals;
 use super::{EXIT_FAILURE, EXIT_SETTINGS};
 use crate::config::{CommonArgs, ConfigError, Settings};
-use crate::health::{Health, State};
+use crate::health::Health;
 use crate::server::{Drain, HttpMetrics, ServerHandle, ServerParts, bind, serve};
 use crate::slot::Slot;
 use crate::telemetry;
@@ -129,7 +129,7 @@ pub async fn run_until<P: Program>(args: P::Args, settings: Settings<P::Config>,
     };
     parts.advertise = parts.settings.server.advertise_or(listener.local_addr());
     tracing::info!(program = P::NAME, listen = %listener.local_addr(), advertise = parts.advertise, "listening");
-    health.set("start", State::not_ready("opening"));
+    health.begin("start", "opening");
     let slot = Slot::new();
     let settings = parts.settings.server.clone();
     let server_parts = ServerParts { program: P::NAME, role: P::ROLE, health, metrics, http, settings };
@@ -174,7 +174,7 @@ async fn work<P: Program>(
 /// Readiness first, then the engine, then the connections; all by one deadline.
 async fn stop<P: Program>(slot: &Slot<P::Engine>, parts: OpenParts<P>, server: ServerHandle) {
     let deadline = Instant::now() + parts.settings.server.shutdown_timeout;
-    parts.health.set("shutdown", State::not_ready("the program is stopping"));
+    parts.health.begin("shutdown", "the program is stopping");
     parts.drain.start();
     if let Some(engine) = slot.peek().cloned()
         && tokio::time::timeout_at(deadline, P::drain(engine, deadline)).await.is_err()

@@ -5,12 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use isle_service::ApiError;
 use isle_service::client::{BaseUrl, Client};
 use isle_service::config::Settings;
-use isle_service::health::State;
 use isle_service::server::{Encoder, HttpMetrics, Routes, bind};
 use isle_service::shell::{FaceParts, OpenError, OpenParts, Program, Refusal, Signals, run_until};
-use isle_service::{ApiError, ErrorCode};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -217,11 +216,26 @@ async fn sigterm_is_heard() {
     tokio::time::timeout(BOUND, signals.first()).await.unwrap();
 }
 
-/// Slot, health and drain as a handler meets them while the engine is open.
-#[test]
-fn a_refusal_carries_its_message() {
-    let error = OpenError::bad_setting("the prefix is coordinated by etcd");
-    assert_eq!(error.to_string(), "the prefix is coordinated by etcd");
-    assert_eq!(ErrorCode::NotReady.status().as_u16(), 503);
-    assert_ne!(State::Ok, State::not_ready("x"));
+/// A second signal ends the process at once, with 1. It takes a process of its own: this test runs itself again.
+#[tokio::test]
+async fn a_second_signal_ends_the_process() {
+    const CHILD: &str = "ISLE_TEST_TWO_SIGNALS";
+    let terminate = || {
+        let me = std::process::id().to_string();
+        std::process::Command::new("kill").args(["-TERM", &me]).status().unwrap()
+    };
+    if std::env::var_os(CHILD).is_some() {
+        let signals = Signals::install().unwrap();
+        terminate();
+        signals.first().await;
+        terminate();
+        tokio::time::sleep(BOUND).await;
+        panic!("still alive");
+    }
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "program::a_second_signal_ends_the_process"])
+        .env(CHILD, "1")
+        .output()
+        .unwrap();
+    assert_eq!(child.status.code(), Some(1), "{child:?}");
 }

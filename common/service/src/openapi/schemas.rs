@@ -1,0 +1,166 @@
+//! The JSON that travels, as schemas.
+
+use serde_json::{Value, json};
+
+use crate::error::ErrorCode;
+
+/// Every schema by name.
+pub(super) fn all() -> Value {
+    json!({
+        "Error": error(),
+        "Version": object(&["program", "role", "version"], json!({
+            "program": text("reader-node"),
+            "role": text("reader"),
+            "version": text("0.1.0"),
+        })),
+        "Key": key(),
+        "Mutation": mutation(),
+        "Event": event(),
+        "Position": object(&["seq", "epoch", "position"], json!({
+            "seq": whole("sequence number"),
+            "epoch": whole("epoch of the writer that accepted it"),
+            "position": text("<epoch>.<seq>, accepted as min_seq"),
+        })),
+        "BatchAnswer": object(&["first_seq", "last_seq", "count", "epoch", "position"], json!({
+            "first_seq": whole("sequence number of the first mutation"),
+            "last_seq": whole("sequence number of the last one"),
+            "count": whole("number of mutations"),
+            "epoch": whole("epoch of the writer that accepted them"),
+            "position": text("<epoch>.<last_seq>, accepted as min_seq"),
+            "key": text("key of a single event"),
+            "key_b64": text("the same where it is not UTF-8"),
+        })),
+        "IngestAnswer": object(&[], json!({
+            "committed_lines": whole("lines committed so far"),
+            "last_seq": whole("sequence number of the last of them"),
+            "done": { "type": "boolean", "description": "true in the last line when all is committed" },
+            "error": { "type": "object", "description": "in the last line when a line is bad" },
+            "line": whole("the bad line: all before it are committed, none after"),
+        })),
+        "Row": row(),
+        "Change": change(),
+        "ChangesPage": object(&["changes", "next", "head", "caught_up"], json!({
+            "changes": { "type": "array", "items": { "$ref": "#/components/schemas/Change" } },
+            "next": text("cursor that continues after this page"),
+            "head": whole("sequence number of the newest change"),
+            "caught_up": { "type": "boolean" },
+        })),
+        "Scan": scan(),
+        "Job": object(&["job"], json!({ "job": text("id of the job") })),
+    })
+}
+
+fn error() -> Value {
+    let codes: Vec<&str> = ErrorCode::ALL.iter().map(|c| c.as_str()).collect();
+    let inner = json!({
+        "type": "object",
+        "required": ["code", "message", "retryable"],
+        "properties": {
+            "code": { "type": "string", "enum": codes },
+            "message": { "type": "string" },
+            "retryable": {
+                "type": "boolean",
+                "description": "True only where repeating cannot apply a mutation twice.",
+            },
+            "line": whole("the line or frame of the request at fault, from 1"),
+        },
+        "additionalProperties": true,
+    });
+    object(&["error"], json!({ "error": inner }))
+}
+
+fn key() -> Value {
+    strict(json!({ "key": text("the key, where it is UTF-8"), "key_b64": text("the key in base64") }))
+}
+
+fn mutation() -> Value {
+    let mut schema = strict(json!({
+        "op": { "type": "string", "enum": ["put", "delete"] },
+        "key": text("the key, where it is UTF-8"),
+        "key_b64": text("the key in base64"),
+        "value": text("the value, where it is UTF-8"),
+        "value_b64": text("the value in base64"),
+        "ttl": ttl(),
+    }));
+    schema["required"] = json!(["op"]);
+    schema
+}
+
+fn event() -> Value {
+    strict(json!({
+        "value": text("the value, where it is UTF-8"),
+        "value_b64": text("the value in base64"),
+        "ttl": ttl(),
+    }))
+}
+
+fn scan() -> Value {
+    strict(json!({
+        "prefix": text("keys that begin with this"),
+        "prefix_b64": text("the same in base64"),
+        "start": text("first key of the range"),
+        "start_b64": text("the same in base64"),
+        "end": text("first key beyond the range"),
+        "end_b64": text("the same in base64"),
+        "limit": whole("rows of one page"),
+        "reverse": { "type": "boolean" },
+        "keys_only": { "type": "boolean" },
+        "page": text("token of the next page"),
+        "consistent": { "type": "boolean" },
+        "min_seq": { "type": ["integer", "string"] },
+        "wait": { "type": ["integer", "string"] },
+        "snapshot": text("name of the snapshot to read"),
+        "encoding": text("b64 forces the _b64 forms"),
+        "format": text("ndjson or frames"),
+    }))
+}
+
+fn row() -> Value {
+    object(&[], row_members())
+}
+
+fn change() -> Value {
+    let mut members = row_members();
+    members["op"] = json!({ "type": "string", "enum": ["put", "delete"] });
+    members["cursor"] = text("position after this change");
+    object(&["op", "seq"], members)
+}
+
+fn row_members() -> Value {
+    json!({
+        "key": text("the key, where it is UTF-8"),
+        "key_b64": text("the key in base64"),
+        "value": text("the value, where it is UTF-8"),
+        "value_b64": text("the value in base64"),
+        "seq": whole("sequence number"),
+        "time": { "type": "string", "format": "date-time" },
+        "expires": { "type": ["string", "null"], "format": "date-time" },
+        "found": { "type": "boolean", "description": "false in a multi-get's answer for an absent key" },
+        "next_page": { "type": ["string", "null"], "description": "in a scan's trailer" },
+        "view_seq": whole("in a trailer: sequence number of the view that was read"),
+    })
+}
+
+fn object(required: &[&str], properties: Value) -> Value {
+    let mut schema = json!({ "type": "object", "properties": properties });
+    if !required.is_empty() {
+        schema["required"] = json!(required);
+    }
+    schema
+}
+
+fn strict(properties: Value) -> Value {
+    json!({ "type": "object", "properties": properties, "additionalProperties": false })
+}
+
+fn text(description: &str) -> Value {
+    json!({ "type": "string", "description": description })
+}
+
+fn whole(description: &str) -> Value {
+    json!({ "type": "integer", "description": description })
+}
+
+fn ttl() -> Value {
+    json!({ "type": ["string", "integer"], "description": "\"30s\" or whole seconds, above zero" })
+}
