@@ -9,44 +9,44 @@ use super::drive::Measured;
 
 /// The figures of one workload.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Report {
+pub(super) struct Report {
     /// The workload: `put`, `get`, …
-    pub(crate) workload: String,
+    pub(super) workload: String,
     /// Where the objects lay.
-    pub(crate) store: String,
+    pub(super) store: String,
     /// Tasks side by side.
-    pub(crate) tasks: usize,
+    pub(super) tasks: usize,
     /// How long it ran.
-    pub(crate) seconds: f64,
+    pub(super) seconds: f64,
     /// Records per second, over the whole run.
-    pub(crate) records_per_second: f64,
+    pub(super) records_per_second: f64,
     /// Median of the one-second windows.
-    pub(crate) window_median: f64,
+    pub(super) window_median: f64,
     /// Slowest one-second window.
-    pub(crate) window_min: f64,
+    pub(super) window_min: f64,
     /// Megabytes (10^6) of keys and values per second.
-    pub(crate) megabytes_per_second: f64,
+    pub(super) megabytes_per_second: f64,
     /// Median latency of an operation, in microseconds.
-    pub(crate) p50_us: f64,
+    pub(super) p50_us: f64,
     /// 99 of 100 operations are at least this fast.
-    pub(crate) p99_us: f64,
+    pub(super) p99_us: f64,
     /// 999 of 1000 operations are at least this fast.
-    pub(crate) p999_us: f64,
+    pub(super) p999_us: f64,
     /// The slowest operation.
-    pub(crate) max_us: f64,
+    pub(super) max_us: f64,
     /// Requests to the store per record, where they can be counted.
-    pub(crate) requests_per_record: Option<f64>,
+    pub(super) requests_per_record: Option<f64>,
     /// Processor time per record in microseconds, the benchmark's own included.
-    pub(crate) cpu_us_per_record: f64,
+    pub(super) cpu_us_per_record: f64,
     /// Peak resident memory of the process in mebibytes.
-    pub(crate) peak_memory_mib: f64,
+    pub(super) peak_memory_mib: f64,
     /// Mebibytes of objects that the store itself held in this process's memory.
-    pub(crate) store_memory_mib: f64,
+    pub(super) store_memory_mib: f64,
 }
 
 impl Report {
     /// Condenses what was measured.
-    pub(crate) fn new(workload: &str, store: &str, tasks: usize, m: &Measured, usage: &Usage) -> Self {
+    pub(super) fn new(workload: &str, store: &str, tasks: usize, m: &Measured, usage: &Usage) -> Self {
         let seconds = m.elapsed.as_secs_f64().max(1e-9);
         let records = m.records.max(1) as f64;
         let us = |q: f64| m.latency.value_at_quantile(q) as f64 / 1e3;
@@ -76,17 +76,17 @@ impl Report {
 
 /// What a workload used, beside time.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Usage {
+pub(super) struct Usage {
     /// Requests to the store.
-    pub(crate) requests: Option<u64>,
+    pub(super) requests: Option<u64>,
     /// Processor time of the process.
-    pub(crate) cpu: Duration,
+    pub(super) cpu: Duration,
     /// Bytes of objects a store in this process's memory holds.
-    pub(crate) store_memory_bytes: u64,
+    pub(super) store_memory_bytes: u64,
 }
 
 /// The reports as a table.
-pub(crate) fn table(reports: &[Report]) -> String {
+pub(super) fn table(reports: &[Report]) -> String {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_FULL_CONDENSED);
     let head = [
@@ -144,7 +144,7 @@ fn whole(x: f64) -> String {
 }
 
 /// Peak resident memory of this process (Linux: `VmHWM`); 0 where it cannot be read.
-pub(crate) fn peak_memory_bytes() -> u64 {
+pub(super) fn peak_memory_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
     let kib = line.and_then(|l| l.split_whitespace().next()).and_then(|n| n.parse::<u64>().ok());
@@ -152,7 +152,7 @@ pub(crate) fn peak_memory_bytes() -> u64 {
 }
 
 /// Processor time this process has used (Linux: `utime` and `stime`, in ticks of 10 ms); zero where it cannot be read.
-pub(crate) fn cpu_time() -> Duration {
+pub(super) fn cpu_time() -> Duration {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     // The second field is the name in parentheses and may hold blanks; utime and stime are fields 14 and 15.
     let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);

@@ -1,0 +1,269 @@
+//! The workloads on engines in this process: what the engines can do without sockets.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use isle_storage::row::ValueRef;
+use reader_node::{KeyRange, MinSeq, ReadOptions, Reader, ScanRequest};
+use tailer_node::tailer::Consumer;
+use writer_node::{Ack, Mutation, Options, Writer};
+
+use super::data::{Random, Values, key, spread};
+use super::drive::{self, Done, Worker};
+use super::engines::{Engines, flush};
+use super::report::{Report, Usage};
+use super::{GETS_PER_PUT, SCAN_ROWS};
+use crate::args::{BenchArgs, Workload};
+
+/// Records handed to the writer in one call while preparing.
+const PREPARE_TOGETHER: u64 = 64;
+
+/// Runs the workload.
+pub(super) async fn run(args: &BenchArgs) -> Result<Vec<Report>, String> {
+    if args.store.starts_with("null:") && args.workload != Workload::Put {
+        return Err("null: discards what it is given, so it can only be put to".to_owned());
+    }
+    let engines = Engines::open(args).await?;
+    let writer = engines.writer().await?;
+    let reports = match args.workload {
+        Workload::Put => put(args, &engines, &writer).await,
+        Workload::Get => get(args, &engines, &writer).await,
+        Workload::Scan => scan(args, &engines, &writer).await,
+        Workload::Mixed => mixed(args, &engines, &writer).await,
+        Workload::Tail => tail(args, &engines, &writer).await,
+    }?;
+    engines.close(&writer).await;
+    Ok(reports)
+}
+
+async fn put(args: &BenchArgs, engines: &Engines, writer: &Writer) -> Result<Vec<Report>, String> {
+    let values = Values::new(args.value_bytes, 1);
+    let workers = (0..args.tasks).map(|t| Putter::new(args, writer, &values, t)).collect();
+    measure(args, engines, workers, &["put"]).await
+}
+
+async fn get(args: &BenchArgs, engines: &Engines, writer: &Writer) -> Result<Vec<Report>, String> {
+    let reader = prepared_reader(args, engines, writer).await?;
+    for n in 0..args.records {
+        let key = key(n, args.key_bytes);
+        let found = reader.get(&key, &ReadOptions::default()).await.map_err(|e| e.to_string())?.found;
+        found.ok_or_else(|| format!("record {n} is not there"))?;
+    }
+    let workers = (0..args.tasks).map(|t| Getter::new(args, &reader, t)).collect();
+    measure(args, engines, workers, &["get"]).await
+}
+
+async fn scan(args: &BenchArgs, engines: &Engines, writer: &Writer) -> Result<Vec<Report>, String> {
+    let reader = prepared_reader(args, engines, writer).await?;
+    let scanner = |t| Scanner { reader: reader.clone(), key_bytes: args.key_bytes, random: seeded(t) };
+    measure(args, engines, (0..args.tasks).map(scanner).collect(), &["scan"]).await
+}
+
+async fn mixed(args: &BenchArgs, engines: &Engines, writer: &Writer) -> Result<Vec<Report>, String> {
+    let reader = prepared_reader(args, engines, writer).await?;
+    let values = Values::new(args.value_bytes, 1);
+    let mixer = |t| Mixer {
+        putter: Putter::new(args, writer, &values, t),
+        getter: Getter::new(args, &reader, t),
+        turn: 0,
+    };
+    let workers = (0..args.tasks).map(mixer).collect();
+    measure(args, engines, workers, &["mixed: put", "mixed: get"]).await
+}
+
+async fn tail(args: &BenchArgs, engines: &Engines, writer: &Writer) -> Result<Vec<Report>, String> {
+    prepare(args, writer).await?;
+    let tailer = engines.tailer().await?;
+    let mut workers = Vec::with_capacity(args.tasks);
+    for _ in 0..args.tasks {
+        let consumer = tailer.consume(tailer_node::From::Earliest).await.map_err(|e| e.to_string())?;
+        workers.push(TailReader { consumer });
+    }
+    measure(args, engines, workers, &["tail"]).await
+}
+
+async fn measure<W: Worker>(
+    args: &BenchArgs,
+    engines: &Engines,
+    workers: Vec<W>,
+    lanes: &[&str],
+) -> Result<Vec<Report>, String> {
+    let mark = engines.mark();
+    let measured = drive::run(workers, Duration::from_secs(args.seconds)).await?;
+    let usage = engines.since(&mark);
+    let all: u64 = measured.iter().map(|m| m.records).sum();
+    let reports = lanes.iter().zip(&measured).map(|(lane, m)| {
+        // What was used cannot be told apart by lane: each is shown the whole, by the records of all.
+        let share = m.records as f64 / all.max(1) as f64;
+        let of_lane = Usage {
+            requests: usage.requests.map(|r| (r as f64 * share) as u64),
+            cpu: usage.cpu.mul_f64(share),
+            ..usage
+        };
+        Report::new(lane, &args.store, args.tasks, m, &of_lane)
+    });
+    Ok(reports.collect())
+}
+
+/// Puts the records that are going to be read, into tables.
+async fn prepare(args: &BenchArgs, writer: &Writer) -> Result<(), String> {
+    let (values, mut random) = (Values::new(args.value_bytes, 2), Random::new(3));
+    let mut next = 0;
+    while next < args.records {
+        let numbers = next..(next + PREPARE_TOGETHER).min(args.records);
+        next = numbers.end;
+        let rows: Vec<(Bytes, &[u8])> =
+            numbers.map(|n| (key(n, args.key_bytes), values.pick(&mut random))).collect();
+        let puts: Vec<_> = rows.iter().map(|(key, value)| Mutation::Put { key, value, ttl: None }).collect();
+        let _accepted = writer.submit(&puts, Options::ack(Ack::Memory)).await.map_err(|e| e.to_string())?;
+    }
+    flush(writer).await
+}
+
+/// A reader that has seen everything prepared, with a cache that can hold it.
+async fn prepared_reader(args: &BenchArgs, engines: &Engines, writer: &Writer) -> Result<Reader, String> {
+    prepare(args, writer).await?;
+    let raw = args.records * (args.key_bytes + args.value_bytes) as u64;
+    let reader = engines.reader(raw + raw / 4).await?;
+    let newest = MinSeq::Seq(writer.status().committed_seq);
+    let options = ReadOptions { min_seq: Some(newest), ..ReadOptions::default() };
+    reader.get(b"-", &options).await.map_err(|e| e.to_string())?;
+    Ok(reader)
+}
+
+fn seeded(task: usize) -> Random {
+    Random::new(0x5eed + task as u64)
+}
+
+struct Putter {
+    writer: Writer,
+    values: Values,
+    random: Random,
+    key: Vec<u8>,
+    options: Options,
+}
+
+impl Putter {
+    fn new(args: &BenchArgs, writer: &Writer, values: &Values, task: usize) -> Self {
+        let ack = if args.ack == "bucket" { Ack::Bucket } else { Ack::Memory };
+        Self {
+            writer: writer.clone(),
+            values: values.clone(),
+            random: seeded(task),
+            key: vec![0; args.key_bytes],
+            options: Options::ack(ack),
+        }
+    }
+
+    async fn put(&mut self) -> Result<Done, String> {
+        spread(&mut self.random, &mut self.key);
+        let value = self.values.pick(&mut self.random);
+        self.writer.put(&self.key, value, None, self.options).await.map_err(|e| e.to_string())?;
+        Ok(Done::new(1, (self.key.len() + value.len()) as u64))
+    }
+}
+
+impl Worker for Putter {
+    async fn step(&mut self) -> Result<Option<Done>, String> {
+        self.put().await.map(Some)
+    }
+}
+
+struct Getter {
+    reader: Reader,
+    random: Random,
+    records: u64,
+    key_bytes: usize,
+    key: Vec<u8>,
+    options: ReadOptions,
+}
+
+impl Getter {
+    fn new(args: &BenchArgs, reader: &Reader, task: usize) -> Self {
+        Self {
+            reader: reader.clone(),
+            random: seeded(task),
+            records: args.records,
+            key_bytes: args.key_bytes,
+            key: vec![0; args.key_bytes],
+            options: ReadOptions::default(),
+        }
+    }
+
+    async fn get(&mut self) -> Result<Done, String> {
+        let n = self.random.below(self.records);
+        spread(&mut Random::of_record(n), &mut self.key);
+        let answer = self.reader.get(&self.key, &self.options).await.map_err(|e| e.to_string())?;
+        let found = answer.found.ok_or_else(|| format!("record {n} is not there"))?;
+        Ok(Done::new(1, (self.key_bytes + found.value.len()) as u64))
+    }
+}
+
+impl Worker for Getter {
+    async fn step(&mut self) -> Result<Option<Done>, String> {
+        self.get().await.map(Some)
+    }
+}
+
+struct Scanner {
+    reader: Reader,
+    key_bytes: usize,
+    random: Random,
+}
+
+impl Worker for Scanner {
+    async fn step(&mut self) -> Result<Option<Done>, String> {
+        let start = key(self.random.next(), self.key_bytes);
+        let request = ScanRequest {
+            range: KeyRange { start, end: None },
+            limit: Some(SCAN_ROWS),
+            ..ScanRequest::default()
+        };
+        let mut scan = self.reader.scan(&request).await.map_err(|e| e.to_string())?;
+        let mut done = Done::new(0, 0);
+        while let Some(row) = scan.next().await.map_err(|e| e.to_string())? {
+            done.records += 1;
+            done.bytes += (row.key.len() + row.value.len()) as u64;
+        }
+        Ok(Some(done))
+    }
+}
+
+struct Mixer {
+    putter: Putter,
+    getter: Getter,
+    turn: u64,
+}
+
+impl Worker for Mixer {
+    const LANES: usize = 2;
+
+    async fn step(&mut self) -> Result<Option<Done>, String> {
+        self.turn += 1;
+        if self.turn.is_multiple_of(GETS_PER_PUT + 1) {
+            return self.putter.put().await.map(Some);
+        }
+        let done = self.getter.get().await?;
+        Ok(Some(Done { lane: 1, ..done }))
+    }
+}
+
+struct TailReader {
+    consumer: Consumer,
+}
+
+impl Worker for TailReader {
+    async fn step(&mut self) -> Result<Option<Done>, String> {
+        if self.consumer.caught_up() {
+            return Ok(None);
+        }
+        let delivery = self.consumer.next().await.map_err(|e| e.to_string())?;
+        let mut done = Done::new(0, 0);
+        for row in delivery.rows() {
+            let value = if let ValueRef::Put(value) = row.value { value.len() } else { 0 };
+            done.records += 1;
+            done.bytes += (row.key.len() + value) as u64;
+        }
+        Ok(Some(done))
+    }
+}
