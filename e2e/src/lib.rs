@@ -6,5 +6,10 @@
     reason = "what fails here ends the test that asked for it"
 )]
 
+pub mod client;
+pub mod cluster;
+pub mod dataset;
+pub mod load;
+pub mod node;
 pub mod servers;
 pub mod wait;

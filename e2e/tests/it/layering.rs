@@ -76,7 +76,10 @@ fn the_process_shell_knows_no_engine_type() {
 #[test]
 fn the_test_kit_never_ships() {
     for package in ROLES.iter().chain(&["isle", "isle-storage", "isle-service"]) {
-        assert!(!tree(package, &["--all-features"]).iter().any(|p| p == "isle-testkit"), "{package} ships it");
+        assert!(
+            !tree(package, &["--all-features"]).iter().any(|p| p == "isle-testkit"),
+            "{package} ships it"
+        );
     }
 }
 
@@ -109,8 +112,17 @@ fn formats_and_the_manifest_are_pure() {
         sources(&storage.join(dir), &mut files);
     }
     let forbidden = [
-        "tokio", "object_store", "SystemTime", "Instant", "getrandom", "std::fs", "std::net", "std::env", "async fn",
-        "std::thread", "println!",
+        "tokio",
+        "object_store",
+        "SystemTime",
+        "Instant",
+        "getrandom",
+        "std::fs",
+        "std::net",
+        "std::env",
+        "async fn",
+        "std::thread",
+        "println!",
     ];
     for file in files.iter().filter(|f| !f.ends_with("tests.rs")) {
         let code = code(file);
