@@ -25,10 +25,11 @@ fn hide(value: &mut toml::Value) {
     match value {
         toml::Value::Table(table) => {
             for (name, value) in table.iter_mut() {
-                if is_secret(name) {
-                    *value = HIDDEN.into();
-                } else {
-                    hide(value);
+                // A switch is no secret, whatever it is called.
+                match value {
+                    toml::Value::Boolean(_) => {}
+                    secret if is_secret(name) => *secret = HIDDEN.into(),
+                    other => hide(other),
                 }
             }
         }

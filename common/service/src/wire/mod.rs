@@ -15,7 +15,6 @@ pub mod position;
 pub mod query;
 pub mod records;
 pub mod row;
-pub mod stream;
 pub mod text;
 pub mod time;
 
@@ -31,5 +30,4 @@ pub use position::{MinSeq, Position};
 pub use query::Query;
 pub use records::{Record, Records};
 pub use row::{Op, RowJson, write_absent_json, write_row_json};
-pub use stream::{BodyWriter, ClientGone, body_channel};
 pub use text::Encoding;

@@ -267,7 +267,9 @@ impl<'de> Deserialize<'de> for TtlIn {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use proptest::prelude::*;
 
+    use super::super::text::{Encoding, write_field};
     use super::*;
 
     fn code(line: &str) -> ErrorCode {
@@ -392,5 +394,48 @@ mod tests {
         let error = check_value_len(9, 8).unwrap_err();
         assert_eq!(error.code, ErrorCode::ValueTooLarge);
         assert_eq!((&error.fields["size"], &error.fields["limit"]), (&9.into(), &8.into()));
+    }
+
+    fn line(op: &str, key: &[u8], value: Option<&[u8]>, encoding: Encoding) -> Vec<u8> {
+        let mut out = format!("{{\"op\":\"{op}\",").into_bytes();
+        write_field(&mut out, "key", key, encoding);
+        if let Some(value) = value {
+            out.push(b',');
+            write_field(&mut out, "value", value, encoding);
+        }
+        out.push(b'}');
+        out
+    }
+
+    fn bytes() -> impl Strategy<Value = Vec<u8>> {
+        prop_oneof![
+            any::<String>().prop_map(String::into_bytes),
+            proptest::collection::vec(any::<u8>(), 0..60)
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(key in bytes(), value in bytes(), force in any::<bool>()) {
+            prop_assume!(!key.is_empty());
+            let encoding = if force { Encoding::Base64 } else { Encoding::Auto };
+            let put = line("put", &key, Some(&value), encoding);
+            let expected = Mutation::Put { key: Cow::Borrowed(&key), value: Cow::Borrowed(&value), ttl: None };
+            prop_assert_eq!(Mutation::from_json(&put).unwrap(), expected);
+            let delete = line("delete", &key, None, encoding);
+            prop_assert_eq!(Mutation::from_json(&delete).unwrap(), Mutation::Delete { key: Cow::Borrowed(&key) });
+        }
+
+        /// Damage anywhere in a line is an error or another mutation, never a panic.
+        #[test]
+        fn no_line_makes_it_panic(at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<bool>()) {
+            let mut damaged = br#"{"op":"put","key":"k\u00e9y","value_b64":"dg==","ttl":"1h 30m"}"#.to_vec();
+            let at = at.index(damaged.len());
+            damaged[at] = byte;
+            if cut {
+                damaged.truncate(at);
+            }
+            let _judged = (Mutation::from_json(&damaged), Event::from_json(&damaged), key_from_json(&damaged));
+        }
     }
 }

@@ -3,31 +3,27 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
+use futures::{StreamExt as _, stream};
 use http::Method;
 use isle_service::health::State;
-use isle_service::server::Routes;
-use isle_service::wire::body_channel;
+use isle_service::server::{Drain, Routes};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::support::{BOUND, drain, start, text_of};
+use super::support::{BOUND, start, text_of};
 
 /// A stream that waits for the drain and then says so.
-fn streaming(drain: &isle_service::server::Drain) -> Routes {
+fn streaming(drain: &Drain) -> Routes {
     let drain = drain.clone();
     let stream = move || {
         let drain = drain.clone();
-        async move {
-            let (mut writer, body) = body_channel();
-            tokio::spawn(async move {
-                writer.buffer().extend_from_slice(b"first\n");
-                writer.flush().await?;
-                drain.draining().await;
-                writer.buffer().extend_from_slice(b"closing\n");
-                writer.finish().await
-            });
-            body
-        }
+        let closing = async move {
+            drain.draining().await;
+            "closing\n"
+        };
+        let lines = stream::once(async { "first\n" }).chain(stream::once(closing));
+        async move { Body::from_stream(lines.map(Ok::<_, std::io::Error>)) }
     };
     Routes::new().get("/stream", stream).get("/fast", || async { "fast" })
 }
@@ -35,7 +31,7 @@ fn streaming(drain: &isle_service::server::Drain) -> Routes {
 /// Streams are told, end by themselves, and nothing is cut; meanwhile readiness is false and answers still come.
 #[tokio::test]
 async fn a_stream_ends_with_its_closing_event() {
-    let drain = drain();
+    let drain = Drain::new();
     let server = start(streaming(&drain)).await;
     let mut lines = server.get("/stream").await.lines(Some(BOUND));
     assert_eq!(lines.next().await.unwrap().unwrap().bytes, "first");
@@ -54,7 +50,7 @@ async fn a_stream_ends_with_its_closing_event() {
 /// A request in progress gets its answer although the stop has begun.
 #[tokio::test]
 async fn a_request_in_progress_is_answered() {
-    let drain = drain();
+    let drain = Drain::new();
     let entered = Arc::new(Notify::new());
     let (waits, inside) = (drain.clone(), Arc::clone(&entered));
     let slow = move || {
@@ -78,7 +74,7 @@ async fn a_request_in_progress_is_answered() {
 /// What has not ended by the deadline is cut, and the client can tell.
 #[tokio::test]
 async fn what_is_left_at_the_deadline_is_cut() {
-    let never = drain();
+    let never = Drain::new();
     let server = start(streaming(&never)).await;
     let mut lines = server.get("/stream").await.lines(Some(BOUND));
     lines.next().await.unwrap();
@@ -90,7 +86,7 @@ async fn what_is_left_at_the_deadline_is_cut() {
 /// An idle kept-alive connection does not hold up the stop.
 #[tokio::test]
 async fn idle_connections_close_at_once() {
-    let server = start(streaming(&drain())).await;
+    let server = start(streaming(&Drain::new())).await;
     assert_eq!(server.text("/fast").await.0, 200);
     let before = std::time::Instant::now();
     assert_eq!(server.stop().await, 0);

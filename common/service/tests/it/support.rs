@@ -7,7 +7,7 @@ use isle_service::client::{Answer, BaseUrl, Client};
 use isle_service::config::ServerSettings;
 use isle_service::health::Health;
 use isle_service::server::{
-    Drain, Encoder, HttpMetrics, RequestLabels, Routes, ServerHandle, ServerParts, bind, serve,
+    Encoder, HttpMetrics, RequestLabels, Routes, ServerHandle, ServerParts, bind, serve,
 };
 use tokio::time::Instant;
 
@@ -75,9 +75,4 @@ pub(crate) async fn text_of(answer: Answer) -> (u16, String) {
 pub(crate) async fn json_of(answer: Answer) -> (u16, serde_json::Value) {
     let (status, text) = text_of(answer).await;
     (status, serde_json::from_str(&text).unwrap_or_else(|e| panic!("{text:?} is not JSON: {e}")))
-}
-
-/// A drain that has not begun, for routes that want one.
-pub(crate) fn drain() -> Drain {
-    Drain::new()
 }
