@@ -23,6 +23,8 @@ pub enum CommitFault {
     LoseReply,
     /// It is applied, and the client's own retry brings back the second copy's answer: the head is not the base.
     AnswerOfTheCopy,
+    /// It never arrives, and something on the way answers that the head is not the base.
+    FalseAnswer,
     /// It never arrives.
     LoseRequest,
     /// It is under way, and arrives when [`LossyCoordination::deliver`] says so.
@@ -88,6 +90,7 @@ impl Coordination for LossyCoordination {
                 self.inner.commit(proposal).await;
                 CommitOutcome::Moved
             }
+            Some(CommitFault::FalseAnswer) => CommitOutcome::Moved,
             Some(CommitFault::LoseRequest) => lost(),
             Some(CommitFault::Late) => {
                 self.late.lock().push(proposal.clone());

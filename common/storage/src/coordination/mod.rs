@@ -115,7 +115,7 @@ pub struct HeadState {
     pub head: Head,
     /// The bytes compared (etcd), or empty where the form compares by number (bucket).
     pub raw: Bytes,
-    /// A form's own position for watching (etcd: the revision of the load).
+    /// A form's own position for watching (etcd: the revision of the load; bucket: the number of the newest fold).
     pub revision: i64,
 }
 
@@ -173,9 +173,10 @@ pub struct Proposal {
 pub enum CommitOutcome {
     /// The head is now this.
     Committed(HeadState),
-    /// This attempt was certainly not applied: the head is not the base. (An earlier attempt may have been.)
+    /// The head is not the base, so this attempt was not applied, as far as this answer can tell. An earlier copy may
+    /// have been, or one that something on the way has sent by itself: [`commit::commit`] judges before it believes.
     Moved,
-    /// This attempt was certainly not applied: the right it was made under is gone.
+    /// The right this attempt was made under is gone. Judged in the same way.
     Fenced(String),
     /// It may have been applied, or may yet be.
     Unknown(String),
@@ -316,7 +317,8 @@ pub trait Coordination: Send + Sync + fmt::Debug {
     async fn commit(&self, proposal: &Proposal) -> CommitOutcome;
 
     /// Makes `checkpoint` (verified by the caller) the head's, and lets go of the edits it covers except the newest
-    /// `keep`. The version stays. `Moved` where the head is not `base`.
+    /// `keep`. The version stays; the checkpoint may be of an older one. `Moved` where the head is not `base`, or (in
+    /// the bucket form, where a fold does not depend on the head standing still) is at that checkpoint or beyond.
     async fn fold(&self, base: &HeadState, checkpoint: &CheckpointRef, keep: usize) -> CommitOutcome;
 
     /// Every edit after `from`, for ever: reconnects by itself, says so with `Down`, and ends never (a `Reset` asks

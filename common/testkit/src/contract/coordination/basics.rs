@@ -3,6 +3,7 @@
 use futures::future::join_all;
 use isle_storage::coordination::{CommitOutcome, CoordinationError, Member};
 use isle_storage::ids::{SeqNo, Version};
+use isle_storage::manifest::{CompactionMode, checkpoint};
 
 use super::world::{World, node, observe};
 
@@ -61,7 +62,16 @@ pub(super) async fn a_missing_checkpoint_is_an_error_and_never_an_empty_database
     let named = writer.at.state.head.checkpoint.path.clone();
     let bucket = world.bucket();
     let good = bucket.get(&named).await.unwrap();
-    for bad in [None, Some(good.slice(..good.len() - 1)), Some([&good[..], &b"x"[..]].concat().into())] {
+    let mut other = checkpoint::decode(&good).unwrap();
+    other.compaction = CompactionMode::Fifo { retention_us: 1, retention_count: 1 };
+    let bad = [
+        None,
+        Some(good.slice(..good.len() - 1)),
+        Some([&good[..], &b"x"[..]].concat().into()),
+        // Whole, of the same version, and not the one that the head names.
+        Some(checkpoint::encode(&other)),
+    ];
+    for bad in bad {
         bucket.delete(&named).await.unwrap();
         if let Some(bytes) = bad {
             bucket.put(&named, bytes.into()).await.unwrap();

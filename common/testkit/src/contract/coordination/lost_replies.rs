@@ -102,6 +102,12 @@ pub(super) async fn the_answer_of_a_copy_is_not_believed(world: World) {
         writer.commit_segment(&entry).await;
         assert_eq!(times_in(&world.fresh_load().await.manifest, &entry), 1);
     }
+    // The head is still the base, whatever the answer says: the commit is sent again, and not given up.
+    let entry = writer.upload_next(1).await.remove(0);
+    let proposal = writer.propose(std::slice::from_ref(&entry));
+    lossy.inject(CommitFault::FalseAnswer);
+    let resolved = commit::commit(&writer.db, &proposal, deadline()).await;
+    assert!(matches!(resolved, Resolved::Committed(_)), "{resolved:?}");
     let at = writer.db.load().await.unwrap();
     lossy.inject(CommitFault::AnswerOfTheCopy);
     let resolved = commit::commit(&writer.db, &observe(&writer.db, &at, "copied", 1), deadline()).await;
