@@ -8,7 +8,7 @@
 CARGO ?= cargo
 DIR ?= ./isle-data
 FUZZ_SECONDS ?= 60
-FUZZ_TARGETS = $(basename $(notdir $(wildcard common/storage/fuzz/fuzz_targets/*.rs)))
+FUZZ_TARGETS = $(basename $(notdir $(wildcard common/storage/fuzz/targets/*.rs)))
 
 # A C compiler for zstd and jemalloc; protoc for the etcd client.
 BUILD_PACKAGES = gcc g++ make protobuf-compiler libprotobuf-dev
@@ -45,8 +45,8 @@ lint: build-deps
 # cargo-fuzz asks for a nightly compiler; the stable one does with this variable.
 fuzz: build-deps
 	@command -v cargo-fuzz >/dev/null || $(CARGO) install --locked cargo-fuzz
-	cd common/storage && for t in $(FUZZ_TARGETS); do \
-	    RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run $$t -- -max_total_time=$(FUZZ_SECONDS) || exit 1; done
+	for t in $(FUZZ_TARGETS); do RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --fuzz-dir common/storage/fuzz $$t \
+	    -- -max_total_time=$(FUZZ_SECONDS) || exit 1; done
 
 bench: build
 	target/release/isle bench put --store null:

@@ -38,7 +38,8 @@ async fn ask(api: &Api, role: &str, base: &isle_service::client::BaseUrl) -> Map
         Err(error) => node.insert("error".to_owned(), error.into()),
     };
     if let Ok(metrics) = metrics_of(api, base).await {
-        let sum = |name: &str| samples(&metrics, name).sum::<f64>();
+        // Not `sum()`, whose empty sum is minus zero.
+        let sum = |name: &str| samples(&metrics, name).fold(0.0, |a, b| a + b);
         node.insert("store_requests".to_owned(), sum("isle_store_requests_total").into());
         node.insert("store_cost_usd".to_owned(), sum("isle_store_cost_usd_total").into());
     }

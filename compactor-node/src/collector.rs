@@ -181,7 +181,7 @@ impl Listing {
                 out.markers.push(meta);
             }
         }
-        out.checkpoints.sort_by(|a, b| (b.version, b.written).cmp(&(a.version, a.written)));
+        out.checkpoints.sort_by_key(|c| std::cmp::Reverse((c.version, c.written)));
         out.lineages.sort();
         Ok(out)
     }

@@ -81,6 +81,10 @@ impl Health {
         }
         match &state {
             State::Ok if before.is_none() => {}
+            // What has just begun is not in trouble yet.
+            State::NotReady(reason) if before.is_none() => {
+                tracing::info!(role = self.role, component, reason, "not ready yet");
+            }
             State::Ok => tracing::info!(role = self.role, component, "in order again"),
             State::Degraded(reason) => tracing::warn!(role = self.role, component, reason, "degraded"),
             State::NotReady(reason) => tracing::warn!(role = self.role, component, reason, "not ready"),

@@ -1,5 +1,7 @@
 //! The compactor over a database in memory, written by a small writer and read back through the formats.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a broken promise ends the test that met it")]
+
 mod collect;
 mod http;
 mod merge;
