@@ -1,6 +1,6 @@
 //! The tailer over a database in memory, written by a small writer.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a broken promise ends the test that met it")]
+#![expect(clippy::unwrap_used, reason = "a broken promise ends the test that met it")]
 
 mod consume;
 mod http;
