@@ -178,5 +178,6 @@ mod tests {
         assert!(passing(CoordinationError::NotFound("here".into())));
         assert_eq!(refusal(&CoordinationError::WrongDatabase("b".into())).exit, 2);
         assert_eq!(refusal(&CoordinationError::Lost("wiped".into())).exit, 1);
+        assert_eq!(refusal(&CoordinationError::Denied("wrong secret".into())).exit, 1);
     }
 }

@@ -82,7 +82,10 @@ pub enum CoordinationError {
     /// An object or a record that coordination depends on is damaged or too new.
     #[error("{0}")]
     Damaged(String),
-    /// A definite refusal: credentials, a full etcd, a store that cannot do what this form needs.
+    /// The credentials are refused.
+    #[error("{0}")]
+    Denied(String),
+    /// Another definite refusal: settings that cannot work, a full etcd, a store that cannot do what this form needs.
     #[error("{0}")]
     Refused(String),
 }
@@ -100,7 +103,8 @@ impl From<StoreError> for CoordinationError {
     fn from(e: StoreError) -> Self {
         match e.kind {
             StoreErrorKind::Transient => Self::Unavailable(e.to_string()),
-            StoreErrorKind::Denied | StoreErrorKind::Unsupported => Self::Refused(e.to_string()),
+            StoreErrorKind::Denied => Self::Denied(e.to_string()),
+            StoreErrorKind::Unsupported => Self::Refused(e.to_string()),
             StoreErrorKind::NotFound | StoreErrorKind::AlreadyExists | StoreErrorKind::Permanent => {
                 Self::Damaged(e.to_string())
             }

@@ -34,7 +34,9 @@ pub(super) enum CallError {
     Full(String),
     /// The lease named by the request does not exist: it was not applied.
     LeaseGone(String),
-    /// A definite refusal: it was not applied, and repeating will not help.
+    /// The credentials are refused: it was not applied.
+    Denied(String),
+    /// Another definite refusal: it was not applied, and repeating will not help.
     Refused(String),
 }
 
@@ -66,14 +68,14 @@ impl CallError {
                 "coordination_full: etcd's database is over its quota ({message}): {MEND_FULL}"
             )),
             code::UNAUTHENTICATED | code::PERMISSION_DENIED => {
-                Self::Refused(format!("etcd refuses the credentials: {}", text()))
+                Self::Denied(format!("etcd refuses the credentials: {}", text()))
             }
             // The token is older than the last change of users or roles: a new connection authenticates afresh.
             code::INVALID_ARGUMENT if message.contains("auth store is old") => Self::Unclear(text()),
             code::INVALID_ARGUMENT
                 if message.contains("authentication failed") || message.contains("user name") =>
             {
-                Self::Refused(format!("etcd refuses the credentials: {}", text()))
+                Self::Denied(format!("etcd refuses the credentials: {}", text()))
             }
             code::FAILED_PRECONDITION if message.contains("authentication is not enabled") => {
                 Self::Refused("coordination.username is set, but etcd has authentication disabled".to_owned())
@@ -93,6 +95,7 @@ impl CallError {
             | Self::Unclear(why)
             | Self::Full(why)
             | Self::LeaseGone(why)
+            | Self::Denied(why)
             | Self::Refused(why) => why,
         }
     }
@@ -134,6 +137,7 @@ impl From<CallError> for CoordinationError {
             CallError::NotSent(why) | CallError::Unclear(why) | CallError::LeaseGone(why) => {
                 Self::Unavailable(why)
             }
+            CallError::Denied(why) => Self::Denied(why),
             CallError::Full(why) | CallError::Refused(why) => Self::Refused(why),
         }
     }

@@ -151,7 +151,7 @@ impl Keeper {
                 CallError::LeaseGone(why) => {
                     return self.lose(format!("etcd no longer knows the lease: {why}"));
                 }
-                CallError::Refused(why) => return self.lose(why),
+                CallError::Denied(why) | CallError::Refused(why) => return self.lose(why),
                 other => {
                     tracing::debug!(reason = other.reason(), "a lease's keep-alive broke: dialling anew")
                 }
