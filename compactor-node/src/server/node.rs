@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use isle_node::NodeEnvironment;
 use isle_service::config::Settings;
+use isle_service::health::State;
 use isle_service::server::{Encoder, HttpMetrics, Routes};
 use isle_service::shell::{FaceParts, OpenError, OpenParts, Program};
 use isle_storage::coordination::identity::OpenMode;
@@ -74,6 +75,8 @@ impl Program for CompactorNode {
         let node = parts.environment.node(ROLE, &parts.advertise);
         let compactor =
             Compactor::open(db, node, parts.settings.role.clone()).map_err(OpenError::bad_setting)?;
+        // Before the start is over, or the program would be ready for a moment with nothing to serve.
+        parts.health.set("compaction", State::not_ready("opening"));
         tokio::spawn(show_health(compactor.clone(), parts.health.clone()));
         Ok(compactor)
     }

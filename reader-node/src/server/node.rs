@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use isle_node::NodeEnvironment;
 use isle_service::config::Settings;
+use isle_service::health::State;
 use isle_service::server::{Encoder, HttpMetrics, Routes};
 use isle_service::shell::{FaceParts, NoArgs, OpenError, OpenParts, Program};
 use isle_storage::coordination::identity::OpenMode;
@@ -45,8 +46,9 @@ impl Program for ReaderNode {
         let reader = Reader::open(db, parts.settings.role.clone())
             .map_err(|e| OpenError::bad_setting(e.to_string()))?;
         // It listens and says what it waits for, but is not ready before there is something to read.
-        let health = show_health(reader.clone(), parts.health.clone());
-        tokio::spawn(health);
+        // Before the start is over, or the program would be ready for a moment with nothing to serve.
+        parts.health.set("view", State::not_ready("opening"));
+        tokio::spawn(show_health(reader.clone(), parts.health.clone()));
         Ok(reader)
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use isle_node::NodeEnvironment;
 use isle_service::config::Settings;
+use isle_service::health::State;
 use isle_service::server::{Encoder, HttpMetrics, Routes};
 use isle_service::shell::{FaceParts, NoArgs, OpenError, OpenParts, Program};
 use isle_storage::coordination::identity::OpenMode;
@@ -43,6 +44,8 @@ impl Program for TailerNode {
     async fn open(parts: OpenParts<Self>) -> Result<Tailer, OpenError> {
         let db = parts.environment.database(&parts.settings, &OpenMode::Existing).await?;
         let tailer = Tailer::open(db, parts.settings.role.clone()).map_err(OpenError::bad_setting)?;
+        // Before the start is over, or the program would be ready for a moment with nothing to serve.
+        parts.health.set("view", State::not_ready("opening"));
         tokio::spawn(show_health(tailer.clone(), parts.health.clone()));
         Ok(tailer)
     }

@@ -13,8 +13,8 @@
 //! and only its ready front is published. So sequence order = commit order = tail order, without gaps.
 //!
 //! **When to seal** ([`seal`]). A batch that somebody waits for goes at once when nothing is on its way; otherwise it
-//! gathers company until the linger ends, what is on its way is committed, or it is full. One client alone thus pays no
-//! linger; many, who are answered together and come again together, share one upload and one commit.
+//! gathers company until the linger ends, the upload before it is done, or it is full. One client alone thus pays no
+//! linger, many share one upload and one commit.
 //!
 //! **One commit at a time**, since each compares the head that the one before it made. An edit carries all that is
 //! ready, so a slow head makes larger edits, not a longer queue.
@@ -193,21 +193,14 @@ impl Pipeline {
             biased;
             () = engine.stop.cancelled() => Err(End::Dropped),
             why = lost => Err(End::Fenced(format!("the lease is lost: {why}"))),
-            result = Turn::ended(&mut self.turn) => {
-                self.end_turn(result)?;
-                let_others_run().await;
-                Ok(())
-            }
+            result = Turn::ended(&mut self.turn) => self.end_turn(result),
             Some(uploaded) = self.uploads.join_next() => self.end_upload(uploaded),
             Some(flushed) = self.flushes.join_next() => self.end_flush(flushed),
             written = self.folding.written() => {
                 self.end_checkpoint(written);
                 Ok(())
             }
-            () = engine.work.notified() => {
-                let_others_run().await;
-                Ok(())
-            }
+            () = engine.work.notified() => Ok(()),
             () = engine.drain.cancelled(), if !self.draining => Ok(()),
             () = tokio::time::sleep_until(timer) => Ok(()),
         }
@@ -215,10 +208,7 @@ impl Pipeline {
 
     /// Takes what the sequencer has closed, and closes the open batch if it is due. Returns when it will be.
     fn gather(&mut self) -> Option<Instant> {
-        let idle = self.uploads.is_empty()
-            && self.queue.is_empty()
-            && !self.line.has_ready_waiting()
-            && self.turn.is_none();
+        let idle = self.uploads.is_empty() && self.queue.is_empty() && !self.line.has_ready_waiting();
         let mut seat = self.engine.seat.lock();
         let sequencer = seat.as_mut()?;
         let due = sequencer.open().map(|open| seal::due(open, idle, self.engine.settings.linger()));
@@ -339,10 +329,4 @@ impl Pipeline {
             e.metrics.lease_remaining.set(until.saturating_duration_since(Instant::now()).as_secs_f64());
         }
     }
-}
-
-/// Callers that are answered together come again together: whoever is ready to run goes first, so that the first of
-/// them does not take the next segment for itself alone. Costs nothing where nobody is.
-async fn let_others_run() {
-    tokio::task::yield_now().await;
 }

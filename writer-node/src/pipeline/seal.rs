@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::intake::OpenState;
 
-/// When the open batch is due. `idle`: nothing is being uploaded, queued, waiting for a commit or being committed.
+/// When the open batch is due. `idle`: nothing is being uploaded, queued, or waiting for a commit.
 ///
 /// With something on its way, waiting costs little: the batch would queue behind it anyway, and gathers company.
 pub(super) fn due(open: OpenState, idle: bool, linger: Duration) -> Instant {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use isle_node::NodeEnvironment;
 use isle_service::config::Settings;
+use isle_service::health::State;
 use isle_service::server::{Encoder, HttpMetrics, Routes};
 use isle_service::shell::{FaceParts, NoArgs, OpenError, OpenParts, Program};
 use isle_storage::coordination::Backend;
@@ -52,6 +53,8 @@ impl Program for WriterNode {
         }
         let writer =
             Writer::open(db, settings, node).map_err(|e| OpenError::bad_setting(format!("writer: {e}")))?;
+        // Before the start is over, or the program would be ready for a moment with nothing to serve.
+        parts.health.set("writer", State::not_ready("opening"));
         tokio::spawn(show_health(writer.clone(), parts.health));
         Ok(writer)
     }
