@@ -1,13 +1,14 @@
 #!/bin/sh
 # Installs what the end-to-end tests talk to: etcd, an S3 server with atomic conditional puts (moto) and the Azure
-# emulator (Azurite). Idempotent: what is there is left alone. Debian packages go to the system, the rest below
-# target/e2e-servers/. Elsewhere than on Debian it says what to install by hand.
+# emulator (Azurite); and what judges the deployment's manifests. Idempotent: what is there is left alone. Debian packages
+# go to the system, the rest below target/e2e-servers/. Elsewhere than on Debian it says what to install by hand.
 set -eu
 
 cd "$(dirname "$0")/.."
 servers="${CARGO_TARGET_DIR:-target}/e2e-servers"
 moto_version=5.2.5
 azurite_version=3.37.0
+kubernetes_validate_version=1.37.0
 
 say() {
     echo "e2e/install.sh: $*" >&2
@@ -69,4 +70,13 @@ if [ "$(cat "$servers/azurite/.version" 2>/dev/null)" != "$azurite_version" ]; t
     mkdir -p "$servers/azurite"
     quietly npm install --prefix "$servers/azurite" --no-audit --no-fund --no-save "azurite@$azurite_version"
     echo "$azurite_version" >"$servers/azurite/.version"
+fi
+
+if [ "$(cat "$servers/kubernetes/.version" 2>/dev/null)" != "$kubernetes_validate_version" ]; then
+    say "installing kubernetes-validate $kubernetes_validate_version"
+    rm -rf "$servers/kubernetes"
+    quietly python3 -m venv "$servers/kubernetes"
+    quietly "$servers/kubernetes/bin/pip" install --quiet --disable-pip-version-check \
+        "kubernetes-validate==$kubernetes_validate_version"
+    echo "$kubernetes_validate_version" >"$servers/kubernetes/.version"
 fi

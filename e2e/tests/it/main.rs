@@ -2,12 +2,16 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are tests")]
 
+mod damage;
+mod deploy;
 mod freshness;
 mod idle;
+mod input;
 mod layering;
 mod loading;
 mod outages;
 mod servers;
+mod startup;
 mod store_contract;
 mod stores;
 mod takeover;
