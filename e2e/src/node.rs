@@ -70,7 +70,9 @@ pub async fn run(name: &str, args: &[&str], env: &Env) -> Output {
     ended.unwrap_or_else(|_| panic!("{name} {args:?} did not end within {END:?}")).unwrap()
 }
 
-fn command(name: &str, args: &[&str], env: &Env) -> Command {
+/// How a program is started: with these arguments, and nothing of the environment but `env`.
+#[must_use]
+pub fn command(name: &str, args: &[&str], env: &Env) -> Command {
     let mut command = Command::new(program(name));
     command.args(args);
     // Only what the test says: the developer's own settings and credentials stay out.
