@@ -73,6 +73,12 @@ pub(crate) async fn up(args: UpArgs) -> Result<(), Failure> {
     let the_compactor =
         compactor_node::Compactor::open(c.database(&opened), node(&c, 3), compactor.role.clone())
             .map_err(usage)?;
+    // Before the first look at an engine, or its role would pass for ready with nothing to serve.
+    for (health, component) in
+        [(&w.health, "writer"), (&r.health, "view"), (&t.health, "view"), (&c.health, "compaction")]
+    {
+        health.set(component, isle_service::health::State::not_ready("opening"));
+    }
     tokio::spawn(writer_node::server::show_health(the_writer.clone(), w.health.clone()));
     tokio::spawn(reader_node::server::show_health(the_reader.clone(), r.health.clone()));
     tokio::spawn(tailer_node::server::show_health(the_tailer.clone(), t.health.clone()));
