@@ -1,6 +1,7 @@
-//! Measures `ack=memory` puts in process, on a bucket that discards bodies: the writer alone, without its store.
+//! Measures puts in process. Without further words: `ack=memory` on a bucket that discards bodies, which is the writer
+//! alone, without its store.
 //!
-//! `cargo run --release -p writer-node --no-default-features --example puts [seconds] [tasks] [value bytes]`
+//! `cargo run --release -p writer-node --no-default-features --example puts [seconds] [tasks] [value bytes] [memory|bucket] [store URL]`
 //!
 //! Prints one line a second, then the median, the slowest window and the peak of resident memory.
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a measuring program for people")]
@@ -10,12 +11,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use isle_storage::coordination::identity::OpenMode;
-use isle_storage::coordination::memory::MemoryCoordination;
-use isle_storage::coordination::{Coordination, NodeInfo};
+use isle_storage::coordination::{self, CoordinationSettings, NodeInfo};
 use isle_storage::database::Database;
-use isle_storage::environment::{Environment, SystemClock};
+use isle_storage::environment::Environment;
 use isle_storage::manifest::CompactionMode;
-use isle_storage::object::{Bucket, NullBucket};
+use isle_storage::object::{self, StoreSettings};
 use writer_node::{Ack, Options, Writer, WriterSettings};
 
 #[global_allocator]
@@ -25,13 +25,22 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 async fn main() {
     let arg = |n: usize, or: usize| std::env::args().nth(n).and_then(|a| a.parse().ok()).unwrap_or(or);
     let (seconds, tasks, value_bytes) = (arg(1, 10), arg(2, 4), arg(3, 1024));
-    let writer = open().await;
+    let word = |n: usize, or: &str| std::env::args().nth(n).unwrap_or_else(|| or.to_owned());
+    let ack = if word(4, "memory") == "bucket" { Ack::Bucket } else { Ack::Memory };
+    let writer = open(&word(5, "null:")).await;
     writer.leading().await.unwrap();
 
     let (puts, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
     let workers: Vec<_> = (0..tasks)
         .map(|t| {
-            tokio::spawn(put_all(writer.clone(), Arc::clone(&puts), Arc::clone(&stop), t as u64, value_bytes))
+            tokio::spawn(put_all(
+                writer.clone(),
+                Arc::clone(&puts),
+                Arc::clone(&stop),
+                t as u64,
+                value_bytes,
+                ack,
+            ))
         })
         .collect();
     let mut windows = Vec::new();
@@ -67,20 +76,39 @@ async fn main() {
         "median {median:.0} puts/s, slowest second {slowest:.0}, peak {} MiB resident",
         resident("VmHWM")
     );
+    for line in writer.database().env.metrics.encode().lines() {
+        let told = [
+            "isle_commit_seconds_sum",
+            "isle_commit_seconds_count",
+            "isle_commits_total",
+            "isle_flushes_total",
+        ];
+        if told.iter().any(|name| line.starts_with(name)) {
+            println!("{line}");
+        }
+    }
     writer.close(Duration::from_secs(20)).await;
 }
 
-async fn open() -> Writer {
+async fn open(url: &str) -> Writer {
     let env = Environment::system("writer", "bench");
-    let bucket: Arc<dyn Bucket> = Arc::new(NullBucket::new(Arc::new(SystemClock)));
-    let coordination: Arc<dyn Coordination> = MemoryCoordination::new(Arc::clone(&bucket));
+    let bucket = object::open(url, &StoreSettings::default(), &env).unwrap();
+    let told = CoordinationSettings::new(if url == "null:" { "memory" } else { "bucket" });
+    let coordination = coordination::connect(&told, "bench", Arc::clone(&bucket), &env).await.unwrap();
     let mode = OpenMode::CreateIfMissing(CompactionMode::Merge);
     let db = Database::open(bucket, coordination, env, "bench", &mode).await.unwrap();
     let node = NodeInfo { node: "bench".to_owned(), advertise: String::new() };
     Writer::open(db, WriterSettings::default(), node).unwrap()
 }
 
-async fn put_all(writer: Writer, puts: Arc<AtomicU64>, stop: Arc<AtomicBool>, seed: u64, value_bytes: usize) {
+async fn put_all(
+    writer: Writer,
+    puts: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+    seed: u64,
+    value_bytes: usize,
+    ack: Ack,
+) {
     let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
         random ^= random << 13;
@@ -96,7 +124,7 @@ async fn put_all(writer: Writer, puts: Arc<AtomicU64>, stop: Arc<AtomicBool>, se
         key[8..].copy_from_slice(&b.to_le_bytes());
         let at = (a >> 40) as usize & 0xf_ffff;
         let value = &noise[at..at + value_bytes];
-        writer.put(&key, value, None, Options::ack(Ack::Memory)).await.unwrap();
+        writer.put(&key, value, None, Options::ack(ack)).await.unwrap();
         puts.fetch_add(1, Ordering::Relaxed);
     }
 }

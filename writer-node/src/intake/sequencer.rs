@@ -33,6 +33,8 @@ pub(crate) struct Sequencer {
     /// The newest batch that was sealed, for those who wait for everything accepted.
     newest: Option<Arc<Completion>>,
     key: Vec<u8>,
+    /// The pipeline is woken when this many callers wait for the open batch.
+    company: u64,
 }
 
 /// The batch that is being filled.
@@ -43,8 +45,8 @@ struct Open {
     charge: u64,
     /// When its first record came.
     since: Option<Instant>,
-    /// Whether anybody waits for its commit.
-    awaited: bool,
+    /// Callers that wait for its commit.
+    waiters: u64,
     completion: Arc<Completion>,
 }
 
@@ -59,13 +61,15 @@ pub(crate) struct Sealed {
     /// When it was closed.
     pub(crate) sealed: Instant,
     pub(crate) completion: Arc<Completion>,
+    /// Callers that wait for it.
+    pub(crate) waiters: u64,
 }
 
 /// What the pipeline needs to know to decide about the open batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct OpenState {
     pub(crate) since: Instant,
-    pub(crate) awaited: bool,
+    pub(crate) waiters: u64,
 }
 
 /// What came of one call: its numbers, and whether the pipeline must look.
@@ -82,7 +86,7 @@ impl Open {
             first,
             charge: 0,
             since: None,
-            awaited: false,
+            waiters: 0,
             completion: Arc::default(),
         }
     }
@@ -93,7 +97,17 @@ impl Sequencer {
     pub(crate) fn new(epoch: Epoch, last: SeqNo, last_time: Timestamp, rules: SealRules) -> Self {
         let next = last.next();
         let open = Open::new(next, &rules);
-        Self { epoch, rules, next, last_time, open, sealed: VecDeque::new(), newest: None, key: Vec::new() }
+        Self {
+            epoch,
+            rules,
+            next,
+            last_time,
+            open,
+            sealed: VecDeque::new(),
+            newest: None,
+            key: Vec::new(),
+            company: 0,
+        }
     }
 
     /// One mutation that nobody will wait for.
@@ -166,13 +180,14 @@ impl Sequencer {
         Taken { answer: Accepted::new(numbers, pieces), wake }
     }
 
-    /// Notes that the caller waits for the open batch. True where it is the first to do so.
+    /// Notes that the caller waits for the open batch. True where that makes the batch due, or may.
     fn note(&mut self, ack: Ack, seq: SeqNo, pieces: &mut Vec<(SeqNo, Arc<Completion>)>) -> bool {
         if ack == Ack::Memory {
             return false;
         }
         pieces.push((seq, Arc::clone(&self.open.completion)));
-        !std::mem::replace(&mut self.open.awaited, true)
+        self.open.waiters += 1;
+        self.open.waiters == 1 || self.open.waiters == self.company
     }
 
     /// Time never goes back, whatever the clock does.
@@ -235,14 +250,25 @@ impl Sequencer {
         let open = std::mem::replace(&mut self.open, fresh);
         let (Some(since), Some(batch)) = (open.since, open.batch.seal()) else { return };
         self.newest = Some(Arc::clone(&open.completion));
-        let sealed =
-            Sealed { batch, charge: open.charge, since, sealed: Instant::now(), completion: open.completion };
+        let sealed = Sealed {
+            batch,
+            charge: open.charge,
+            since,
+            sealed: Instant::now(),
+            completion: open.completion,
+            waiters: open.waiters,
+        };
         self.sealed.push_back(sealed);
+    }
+
+    /// Asks to wake the pipeline when so many callers wait for the open batch.
+    pub(crate) fn expect(&mut self, company: u64) {
+        self.company = company;
     }
 
     /// The open batch as it stands; `None` where it is empty.
     pub(crate) fn open(&self) -> Option<OpenState> {
-        self.open.since.map(|since| OpenState { since, awaited: self.open.awaited })
+        self.open.since.map(|since| OpenState { since, waiters: self.open.waiters })
     }
 
     /// Closed batches, in order, for the pipeline.

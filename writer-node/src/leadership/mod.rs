@@ -151,9 +151,27 @@ async fn prepare(engine: &Arc<Engine>, claim: &Claim) -> Result<Pipeline, Takeov
         age: s.generation_age(),
     };
     engine.stand(Role::Starting, Some("loading the log beyond the tables".to_owned()));
-    let generations = recovery::load(engine, &loaded.manifest, Generations::new(rules)).await?;
+    let generations = load_until_done(engine, &loaded, rules).await;
     engine.admission.take_by_force(generations.charge());
     Ok(begin(engine, claim, loaded, generations))
+}
+
+/// Loads the log, again and again: the claim is won and adopted, and another one would find the same log, only with
+/// one epoch more. The caller gives up by dropping it.
+async fn load_until_done(engine: &Arc<Engine>, loaded: &Loaded, rules: GenerationRules) -> Generations {
+    let mut backoff = engine.backoff();
+    loop {
+        match recovery::load(engine, &loaded.manifest, Generations::new(rules)).await {
+            Ok(generations) => return generations,
+            Err(e) => {
+                let pause = if e.is_passing() { backoff.pause() } else { REFUSED_PAUSE };
+                warn!(error = %e, retry_in = ?pause, "the log beyond the tables cannot be loaded");
+                engine.troubles.set(Trouble::Leadership, e.to_string());
+                engine.stand(Role::Starting, Some(e.to_string()));
+                tokio::time::sleep(pause).await;
+            }
+        }
+    }
 }
 
 /// From here on mutations are accepted.

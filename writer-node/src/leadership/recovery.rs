@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use isle_storage::coordination::CoordinationError;
-use isle_storage::coordination::claim::TakeoverError;
 use isle_storage::database::Database;
 use isle_storage::log::{LogObject, decode};
 use isle_storage::manifest::{LogEntry, LogTail, Manifest};
@@ -24,7 +23,7 @@ pub(super) async fn load(
     engine: &Arc<Engine>,
     manifest: &Manifest,
     mut generations: Generations,
-) -> Result<Generations, TakeoverError> {
+) -> Result<Generations, CoordinationError> {
     let began = Instant::now();
     let entries = manifest.unflushed().to_vec();
     let (objects, bytes) = (entries.len(), entries.iter().map(|e| e.len).sum::<u64>());

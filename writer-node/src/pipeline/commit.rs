@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use isle_storage::coordination::Proposal;
 use isle_storage::coordination::commit::{Resolved, commit};
+use isle_storage::coordination::{Backend, Proposal};
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -53,6 +53,8 @@ pub(super) async fn commit_until_known(engine: Arc<Engine>, proposal: Proposal) 
 async fn deposed(engine: &Engine, proposal: &Proposal) -> Option<String> {
     match engine.db.coordination.leader().await.ok()? {
         Some(leader) if leader.epoch == proposal.edit.epoch => None,
+        // Where the role is no lease it is never vacant, only unnamed.
+        None if engine.db.coordination.backend() == Backend::Bucket => None,
         Some(leader) => Some(format!("{} leads as epoch {}", leader.node.node, leader.epoch)),
         None => Some("nobody holds the writer's role".to_owned()),
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use isle_storage::manifest::{LogEntry, LogTail};
 use tokio::time::Instant;
 
-use crate::intake::Completion;
+use crate::intake::{Completion, Sealed};
 
 /// A dispatched segment.
 #[derive(Debug)]
@@ -16,14 +16,24 @@ pub(super) struct InFlight {
     charge: u64,
     sealed: Instant,
     pub(super) completion: Arc<Completion>,
+    /// Callers that wait for it.
+    pub(super) waiters: u64,
     ready: Option<(Arc<LogEntry>, Instant)>,
     /// Named by a proposal that is under way.
     proposed: bool,
 }
 
 impl InFlight {
-    pub(super) fn new(tail: LogTail, charge: u64, sealed: Instant, completion: Arc<Completion>) -> Self {
-        Self { tail, charge, sealed, completion, ready: None, proposed: false }
+    pub(super) fn new(tail: LogTail, batch: &Sealed) -> Self {
+        Self {
+            tail,
+            charge: batch.charge,
+            sealed: batch.sealed,
+            completion: Arc::clone(&batch.completion),
+            waiters: batch.waiters,
+            ready: None,
+            proposed: false,
+        }
     }
 
     /// When its upload was done.
@@ -116,6 +126,11 @@ mod tests {
         LogTail { id, last_seq: SeqNo(seq) }
     }
 
+    fn in_flight(seq: u64, sealed: Instant) -> InFlight {
+        let completion = Arc::default();
+        InFlight { tail: tail(seq), charge: 0, sealed, completion, waiters: 0, ready: None, proposed: false }
+    }
+
     fn entry(seq: u64) -> Arc<LogEntry> {
         Arc::new(LogEntry {
             kind: LogKind::Segment,
@@ -139,7 +154,7 @@ mod tests {
         let now = Instant::now();
         let mut line = Line::default();
         for seq in 1..=3 {
-            line.push(InFlight::new(tail(seq), 10, now, Arc::default()));
+            line.push(InFlight { charge: 10, ..in_flight(seq, now) });
         }
         line.uploaded(tail(3), entry(3), now);
         line.uploaded(tail(2), entry(2), now);

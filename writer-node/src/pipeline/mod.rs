@@ -13,8 +13,8 @@
 //! and only its ready front is published. So sequence order = commit order = tail order, without gaps.
 //!
 //! **When to seal** ([`seal`]). A batch that somebody waits for goes at once when nothing is on its way; otherwise it
-//! gathers company until the linger ends, the upload before it is done, or it is full. One client alone thus pays no
-//! linger, many share one upload and one commit.
+//! gathers company until the linger ends, what is on its way is committed, or it is full. One client alone thus pays no
+//! linger; many share one upload and one commit, and those who were answered together are expected back together.
 //!
 //! **One commit at a time**, since each compares the head that the one before it made. An edit carries all that is
 //! ready, so a slow head makes larger edits, not a longer queue.
@@ -60,6 +60,7 @@ use fold::Folding;
 use line::{InFlight, Line};
 use pace::CommitPace;
 use publish::{Publishing, Turn};
+use seal::Rhythm;
 pub(crate) use upload::put_until_done;
 use upload::{Uploaded, upload};
 
@@ -114,6 +115,7 @@ pub(crate) struct Pipeline {
     flushes: JoinSet<Option<(isle_storage::ids::SeqNo, Flushed)>>,
     turn: Option<Turn>,
     pace: CommitPace,
+    rhythm: Rhythm,
     publishing: Publishing,
     folding: Folding,
     /// Takes nothing new.
@@ -131,6 +133,7 @@ impl Pipeline {
     ) -> Self {
         let backend = engine.db.coordination.backend();
         let pace = CommitPace::new(engine.settings.commits_per_second(backend));
+        let rhythm = Rhythm::new(engine.settings.linger());
         let newest = current.manifest.tail;
         Self {
             engine,
@@ -145,6 +148,7 @@ impl Pipeline {
             flushes: JoinSet::new(),
             turn: None,
             pace,
+            rhythm,
             publishing: Publishing::default(),
             folding: Folding::default(),
             draining: false,
@@ -193,14 +197,21 @@ impl Pipeline {
             biased;
             () = engine.stop.cancelled() => Err(End::Dropped),
             why = lost => Err(End::Fenced(format!("the lease is lost: {why}"))),
-            result = Turn::ended(&mut self.turn) => self.end_turn(result),
+            result = Turn::ended(&mut self.turn) => {
+                self.end_turn(result)?;
+                let_others_run().await;
+                Ok(())
+            }
             Some(uploaded) = self.uploads.join_next() => self.end_upload(uploaded),
             Some(flushed) = self.flushes.join_next() => self.end_flush(flushed),
             written = self.folding.written() => {
                 self.end_checkpoint(written);
                 Ok(())
             }
-            () = engine.work.notified() => Ok(()),
+            () = engine.work.notified() => {
+                let_others_run().await;
+                Ok(())
+            }
             () = engine.drain.cancelled(), if !self.draining => Ok(()),
             () = tokio::time::sleep_until(timer) => Ok(()),
         }
@@ -208,10 +219,14 @@ impl Pipeline {
 
     /// Takes what the sequencer has closed, and closes the open batch if it is due. Returns when it will be.
     fn gather(&mut self) -> Option<Instant> {
-        let idle = self.uploads.is_empty() && self.queue.is_empty() && !self.line.has_ready_waiting();
+        let idle = self.uploads.is_empty()
+            && self.queue.is_empty()
+            && !self.line.has_ready_waiting()
+            && self.turn.is_none();
         let mut seat = self.engine.seat.lock();
         let sequencer = seat.as_mut()?;
-        let due = sequencer.open().map(|open| seal::due(open, idle, self.engine.settings.linger()));
+        sequencer.expect(self.rhythm.company());
+        let due = sequencer.open().map(|open| self.rhythm.due(open, idle));
         if let Some(due) = due
             && due <= Instant::now()
             && self.has_room()
@@ -257,7 +272,7 @@ impl Pipeline {
         self.generations.add(part, starts, now);
         self.newest = Some(tail);
         self.engine.metrics.observe(crate::metrics::LINGER, sealed.sealed - sealed.since);
-        self.line.push(InFlight::new(tail, sealed.charge, sealed.sealed, sealed.completion));
+        self.line.push(InFlight::new(tail, &sealed));
         debug!(epoch = %self.term.epoch, first_seq = %tail.id.first_seq, last_seq = %tail.last_seq, starts, "segment dispatched");
         self.uploads.spawn(upload(Arc::clone(&self.engine), header, sealed.batch));
     }
@@ -267,6 +282,7 @@ impl Pipeline {
         let now = Instant::now();
         if let Some(sealed) = self.line.uploaded(uploaded.tail, uploaded.entry, now) {
             self.engine.metrics.observe(crate::metrics::UPLOAD, now - sealed);
+            self.rhythm.uploaded(now - sealed);
         }
         Ok(())
     }
@@ -329,4 +345,10 @@ impl Pipeline {
             e.metrics.lease_remaining.set(until.saturating_duration_since(Instant::now()).as_secs_f64());
         }
     }
+}
+
+/// Callers that are answered together come again together: whoever is ready to run goes first, so that the first of
+/// them does not take the next segment for itself alone. Costs nothing where nobody is.
+async fn let_others_run() {
+    tokio::task::yield_now().await;
 }

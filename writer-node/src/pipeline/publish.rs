@@ -185,16 +185,20 @@ impl Pipeline {
     /// The proposal is part of the database: acknowledge, and let go of what is in tables.
     fn settle(&mut self, proposal: &Proposal) {
         let (now, version) = (Instant::now(), proposal.edit.version);
-        let (metrics, mut records) = (&self.engine.metrics, 0);
+        let (metrics, mut records, mut waiters) = (&self.engine.metrics, 0, 0);
         metrics.commits.inc();
         for segment in self.line.commit(self.publishing.segments) {
             records += segment.tail.last_seq.0 + 1 - segment.tail.id.first_seq.0;
+            waiters += segment.waiters;
             if let Some(ready) = segment.ready_at() {
                 metrics.observe(crate::metrics::COMMIT, now - ready);
             }
             segment.completion.end(Outcome::Committed);
         }
         metrics.mutations.inc_by(records);
+        if records > 0 {
+            self.rhythm.answered(waiters);
+        }
         debug!(
             epoch = %self.term.epoch, %version, commit = %proposal.edit.commit, records,
             last_seq = %proposal.head.last_seq, "committed"

@@ -5,6 +5,7 @@
 
 mod admission;
 mod batches;
+mod bucket_form;
 mod commits;
 mod doubt;
 mod flushes;
