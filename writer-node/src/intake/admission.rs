@@ -24,8 +24,8 @@ const PACE_TOLERANCE: Duration = Duration::from_millis(2);
 /// Longest sleep for the pace: a wrong estimate must not look like a stall.
 const LONGEST_PACE: Duration = Duration::from_millis(100);
 
-/// Weight of the newest flush in the estimate of the pace.
-const NEWEST_WEIGHT: f64 = 0.3;
+/// What is left of an earlier flush's weight in the estimate of the pace when the next one ends.
+const FADE: f64 = 0.75;
 
 #[derive(Debug)]
 pub(crate) struct Admission {
@@ -46,7 +46,16 @@ struct Pace {
     rate: AtomicU64,
     /// Nanoseconds since `origin` up to which the pace is used up.
     used_up: AtomicU64,
-    last_freed: Mutex<Option<Instant>>,
+    learned: Mutex<Learned>,
+}
+
+/// What flushes freed and the time they took, older ones fading. The two are kept apart and divided at the end: flushes
+/// overlap, and one that ends right after another would by itself look infinitely fast.
+#[derive(Debug, Default)]
+struct Learned {
+    bytes: f64,
+    seconds: f64,
+    last: Option<Instant>,
 }
 
 /// Bytes that were admitted; given back when dropped, unless [`Admitted::keep`] hands them to the writer.
@@ -82,7 +91,7 @@ impl Admission {
                 origin: Instant::now(),
                 rate: AtomicU64::new(0),
                 used_up: AtomicU64::new(0),
-                last_freed: Mutex::new(None),
+                learned: Mutex::default(),
             },
         }
     }
@@ -147,14 +156,12 @@ impl Pace {
     /// A flush of `bytes` that began at `began` has ended: flushes overlap, so what it took is counted from its
     /// beginning or from the end of the one before, whichever is later.
     fn learn(&self, bytes: u64, began: Instant, now: Instant) {
-        let mut last = self.last_freed.lock();
-        let since = last.map_or(began, |l| l.max(began));
-        *last = Some(now);
-        let seconds = now.duration_since(since).as_secs_f64().max(0.001);
-        let sample = bytes as f64 / seconds;
-        let old = self.rate.load(Ordering::Relaxed) as f64;
-        let new = if old == 0.0 { sample } else { old + NEWEST_WEIGHT * (sample - old) };
-        self.rate.store(new as u64, Ordering::Relaxed);
+        let mut l = self.learned.lock();
+        let since = l.last.map_or(began, |last| last.max(began));
+        l.last = Some(now);
+        l.bytes = l.bytes * FADE + bytes as f64;
+        l.seconds = l.seconds * FADE + now.duration_since(since).as_secs_f64();
+        self.rate.store((l.bytes / l.seconds.max(0.001)) as u64, Ordering::Relaxed);
     }
 
     /// `closeness`: 0 where slowing down begins, 1 at the limit.
