@@ -6,6 +6,7 @@
 mod admission;
 mod batches;
 mod bucket_form;
+mod chaos;
 mod commits;
 mod doubt;
 mod flushes;
