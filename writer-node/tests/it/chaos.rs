@@ -166,7 +166,8 @@ async fn run(seed: u64) {
         client.await.unwrap();
     }
     flush_everything(&world, &writers).await;
-    judge(&world, &ledger.lock(), seed).await;
+    let ledger = std::mem::take(&mut *ledger.lock());
+    judge(&world, &ledger, seed).await;
 }
 
 /// Until all of the log is in tables. Who leads may still change: the last trouble may have been a lost lease that its
