@@ -26,19 +26,34 @@ impl RowAt {
 
 /// References to all rows, by key ascending and sequence number descending.
 pub(super) fn sorted(blocks: &[RawBlock]) -> Vec<RowAt> {
-    let common = common_prefix(blocks);
     let count = blocks.iter().map(|b| b.count as usize).sum();
     let mut rows = Vec::with_capacity(count);
-    for (block, b) in blocks.iter().enumerate() {
-        rows.extend(b.rows_with_offsets().map(|(offset, row)| RowAt {
-            prefix: eight_bytes(&row.key[common..]),
-            seq: row.seq.0,
-            block: block as u32,
-            offset,
-        }));
+    let common = gather(blocks, &mut rows);
+    if common > 0 {
+        // Rare enough, and known too late to be spared: one more look at every key.
+        for at in &mut rows {
+            at.prefix = eight_bytes(&at.row(blocks).key[common..]);
+        }
     }
     rows.sort_unstable_by(|a, b| a.prefix.cmp(&b.prefix).then_with(|| tie(blocks, common, a, b)));
     rows
+}
+
+/// Refers to every row, with the first bytes of its whole key. Returns the length of what all keys begin with.
+fn gather(blocks: &[RawBlock], rows: &mut Vec<RowAt>) -> usize {
+    let mut first: Option<&[u8]> = None;
+    let mut common = 0;
+    for (block, b) in blocks.iter().enumerate() {
+        for (offset, row) in b.rows_with_offsets() {
+            match first {
+                None => (first, common) = (Some(row.key), row.key.len()),
+                Some(_) if common == 0 => {}
+                Some(first) => common = shared(&first[..common], row.key),
+            }
+            rows.push(RowAt { prefix: eight_bytes(row.key), seq: row.seq.0, block: block as u32, offset });
+        }
+    }
+    common
 }
 
 fn tie(blocks: &[RawBlock], common: usize, a: &RowAt, b: &RowAt) -> Ordering {
@@ -46,14 +61,9 @@ fn tie(blocks: &[RawBlock], common: usize, a: &RowAt, b: &RowAt) -> Ordering {
     ka[common..].cmp(&kb[common..]).then(b.seq.cmp(&a.seq))
 }
 
-/// Length of what all keys begin with.
-fn common_prefix(blocks: &[RawBlock]) -> usize {
-    let mut rows = blocks.iter().flat_map(RawBlock::rows);
-    let Some(first) = rows.next() else { return 0 };
-    rows.fold(first.key.len(), |len, row| {
-        let same = first.key.iter().zip(row.key).take(len).take_while(|(a, b)| a == b);
-        same.count()
-    })
+/// Length of what both begin with.
+fn shared(a: &[u8], b: &[u8]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
 /// The first eight bytes as a number that sorts as they do; zeros stand for missing ones, so equal numbers prove
