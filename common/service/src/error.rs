@@ -111,8 +111,8 @@ codes! {
         "The program is draining and takes no new work. Nothing was accepted.";
     StoreUnavailable = "store_unavailable", SERVICE_UNAVAILABLE, true,
         "The bucket cannot be reached. Nothing was accepted.";
-    CoordinationLost = "coordination_lost", SERVICE_UNAVAILABLE, true,
-        "The coordination backend cannot be reached. Nothing was accepted.";
+    CoordinationLost = "coordination_lost", SERVICE_UNAVAILABLE, false,
+        "The bucket holds a database and the coordination service no head of it: it was wiped, or the root is wrong.";
     CoordinationRegressed = "coordination_regressed", SERVICE_UNAVAILABLE, false,
         "The coordination backend holds an older state than one already seen; an operator must look.";
     CoordinationFull = "coordination_full", SERVICE_UNAVAILABLE, true,

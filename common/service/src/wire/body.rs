@@ -126,20 +126,28 @@ where
     }
 }
 
-/// Reads a body whole, at most `limit` bytes of it. A length announced above the limit is refused before anything is
-/// read.
+/// Bytes of a refused body that are read and thrown away at most.
+const MAX_DISCARD_BYTES: usize = 64 << 20;
+
+/// How long a refused body is read on at most.
+const DISCARD_FOR: Duration = Duration::from_secs(5);
+
+/// Reads a body whole, at most `limit` bytes of it. What is larger is refused; a bounded rest of it is read and thrown
+/// away first, because a client that is still sending sees a broken connection and not the answer.
 pub async fn read_body<B>(body: B, limit: usize) -> Result<Bytes, ReadError>
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: std::fmt::Display,
 {
     let announced = body.size_hint();
+    let mut chunks = Chunks::new(body, Some(BODY_IDLE));
     if announced.lower() > limit as u64 {
+        discard(&mut chunks).await;
         return Err(ReadError::TooLarge { limit });
     }
-    let mut chunks = Chunks::new(body, Some(BODY_IDLE));
     let Some(first) = chunks.next().await? else { return Ok(Bytes::new()) };
     if first.len() > limit {
+        discard(&mut chunks).await;
         return Err(ReadError::TooLarge { limit });
     }
     let Some(second) = chunks.next().await? else { return Ok(first) };
@@ -149,12 +157,33 @@ where
     let mut next = Some(second);
     while let Some(chunk) = next {
         if whole.len() + chunk.len() > limit {
+            discard(&mut chunks).await;
             return Err(ReadError::TooLarge { limit });
         }
         whole.extend_from_slice(&chunk);
         next = chunks.next().await?;
     }
     Ok(whole.freeze())
+}
+
+/// Throws away what a refused client is still sending, up to [`MAX_DISCARD_BYTES`] and for [`DISCARD_FOR`] at most: beyond
+/// that it finds its connection broken.
+async fn discard<B>(chunks: &mut Chunks<B>)
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: std::fmt::Display,
+{
+    let all = async {
+        let mut left = MAX_DISCARD_BYTES;
+        while let Ok(Some(chunk)) = chunks.next().await {
+            left = left.saturating_sub(chunk.len());
+            if left == 0 {
+                return;
+            }
+        }
+    };
+    // Whether it ended or ran out of time, the refusal is what counts.
+    let _ended = tokio::time::timeout(DISCARD_FOR, all).await;
 }
 
 /// Reads a body whole as one value of at most `limit` bytes: 413 `value_too_large` above.
