@@ -267,3 +267,42 @@ impl Worker for TailReader {
         Ok(Some(done))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+
+    fn args(line: &str) -> BenchArgs {
+        match Cli::parse_from(line.split(' ')).command {
+            Command::Bench(args) => args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn every_workload_reads_and_writes_what_it_says() {
+        for (workload, lanes) in [("put", 1), ("get", 1), ("scan", 1), ("mixed", 2), ("tail", 1)] {
+            let line = format!("isle bench {workload} --records 500 --value-bytes 100 --seconds 1 --tasks 2");
+            let reports = run(&args(&line)).await.unwrap();
+            assert_eq!(reports.len(), lanes, "{workload}");
+            assert!(reports.iter().all(|r| r.records_per_second > 0.0), "{workload}");
+            assert!(reports.iter().all(|r| r.store_memory_mib > 0.0), "{workload}");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_tail_is_every_record_once_for_each_task() {
+        let reports = run(&args("isle bench tail --records 700 --value-bytes 10 --tasks 3")).await.unwrap();
+        let delivered = reports[0].records_per_second * reports[0].seconds;
+        assert_eq!(delivered.round() as u64, 3 * 700);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_read_from_a_store_that_discards() {
+        let why = run(&args("isle bench get --store null:")).await.unwrap_err();
+        assert!(why.contains("only be put to"), "{why}");
+    }
+}

@@ -5,7 +5,7 @@
 //! ```text
 //! base_seq u64 · base_time i64      number and time of the first row; the rows' own are differences to them
 //! entries                           see `entry`; a key takes its first bytes from the key before it …
-//! restarts u32 × n                  … but for every 16th entry, whose offset stands here: searches start there
+//! restarts u32 × n                  … but for some entries, whose offsets stand here: searches start there
 //! n u32 · rows u32                  all little-endian
 //! ```
 //!

@@ -7,18 +7,25 @@ use crate::row::RowRef;
 /// Entries from one restart point to the next: searching within costs about as much as one more step to get there.
 const RESTART_INTERVAL: usize = 16;
 
+/// Bytes of entries after which the next one is a restart point, however few they were: every step from entry to entry
+/// past a large value is a wait for memory, which a search among restart points mostly saves.
+const RESTART_BYTES: usize = 1024;
+
 /// The open block.
 #[derive(Debug)]
 pub(super) struct BlockEncoder {
     out: Vec<u8>,
     restarts: Vec<u32>,
     rows: usize,
+    /// Rows since the newest restart point, itself included.
+    since_restart: usize,
     base: Base,
 }
 
 impl BlockEncoder {
     pub(super) fn new(capacity: usize) -> Self {
-        Self { out: Vec::with_capacity(capacity), restarts: Vec::new(), rows: 0, base: Base::default() }
+        let out = Vec::with_capacity(capacity);
+        Self { out, restarts: Vec::new(), rows: 0, since_restart: 0, base: Base::default() }
     }
 
     /// Appends a row whose key shares `shared` bytes with the key of the row before it in this block.
@@ -28,12 +35,20 @@ impl BlockEncoder {
             self.out.extend_from_slice(&row.seq.0.to_le_bytes());
             self.out.extend_from_slice(&row.time.0.to_le_bytes());
         }
-        let restarts_here = self.rows.is_multiple_of(RESTART_INTERVAL);
+        let restarts_here = self.restarts_here();
         if restarts_here {
             self.restarts.push(self.out.len() as u32);
+            self.since_restart = 0;
         }
         entry::encode(&mut self.out, if restarts_here { 0 } else { shared }, row, self.base);
         self.rows += 1;
+        self.since_restart += 1;
+    }
+
+    /// Whether the next row is a restart point.
+    fn restarts_here(&self) -> bool {
+        let Some(newest) = self.restarts.last() else { return true };
+        self.since_restart >= RESTART_INTERVAL || self.out.len() - *newest as usize >= RESTART_BYTES
     }
 
     pub(super) fn is_empty(&self) -> bool {

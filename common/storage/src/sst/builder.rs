@@ -1,7 +1,9 @@
 //! Builds a table: rows in, an object's pieces and its manifest entry out.
 //!
-//! A row is copied once, into the open block. A block that does not compress becomes a piece of the body as it is;
-//! compressed ones, being short, are gathered into larger pieces. Nothing is concatenated at the end.
+//! A row is copied into the open block, whose buffer stays in the processor's cache, and from there, compressed where
+//! that gains, into a large piece of the body. Pieces are few and of one size, so that the memory of the tables before
+//! is found again; a buffer for each block would be memory the system has to clear anew. Nothing is concatenated at
+//! the end.
 //!
 //! A block is closed when the next row arrives, because its separator in the index depends on that row's key.
 
@@ -15,14 +17,15 @@ use super::filter::{self, Filter};
 use super::index::{self, Index};
 use super::meta;
 use super::properties::Gathered;
+use crate::format::Sealer;
+use crate::format::block::TRAILER_LEN;
 use crate::format::checksum::crc32c;
-use crate::format::{Sealed, Sealer};
 use crate::manifest::{Key, TableEntry};
 use crate::object::Body;
 use crate::row::RowRef;
 
-/// Compressed blocks are gathered into pieces of about this many bytes.
-const PIECE_BYTES: usize = 256 * 1024;
+/// Blocks are gathered into pieces of at most this many bytes, but for blocks that are larger by themselves.
+const PIECE_BYTES: usize = 1 << 20;
 
 /// Smallest block a table is made of: below, heads and trailers would outweigh rows.
 const MIN_BLOCK_BYTES: usize = 64;
@@ -60,7 +63,7 @@ pub struct TableBuilder {
     block_bytes: usize,
     sealer: Sealer,
     block: BlockEncoder,
-    /// Finished pieces of the body, and the one compressed blocks are being gathered in.
+    /// Finished pieces of the body, and the one blocks are being gathered in.
     pieces: Vec<Bytes>,
     gathering: Vec<u8>,
     written: u64,
@@ -176,21 +179,14 @@ impl TableBuilder {
         if self.block.is_empty() {
             return;
         }
-        let raw = Bytes::from(self.block.take());
-        let sealed = self.sealer.seal(&raw);
-        self.written += u64::from(sealed.stored_len());
-        if sealed.is_raw() {
-            drop(raw);
+        let raw = self.block.take();
+        let room = self.gathering.capacity() - self.gathering.len();
+        if room < raw.len() + TRAILER_LEN {
             self.end_piece();
-            self.pieces.push(one_piece(sealed));
-            self.block.give(Vec::with_capacity(most_bytes(self.block_bytes)));
-        } else {
-            sealed.write_to(&mut self.gathering);
-            if self.gathering.len() >= PIECE_BYTES {
-                self.end_piece();
-            }
-            self.block.give(raw.into());
+            self.gathering.reserve_exact(PIECE_BYTES.max(raw.len() + TRAILER_LEN));
         }
+        self.written += self.sealer.seal_to(&raw, &mut self.gathering) as u64;
+        self.block.give(raw);
         let goes_on = next_key == Some(&self.last_key);
         let separator = match next_key {
             Some(next) if !goes_on => index::separator(&self.last_key, next),
@@ -200,11 +196,15 @@ impl TableBuilder {
     }
 
     fn end_piece(&mut self) {
-        if !self.gathering.is_empty() {
-            let mut piece = std::mem::replace(&mut self.gathering, Vec::with_capacity(PIECE_BYTES));
-            piece.shrink_to_fit();
-            self.pieces.push(piece.into());
+        let mut piece = std::mem::take(&mut self.gathering);
+        if piece.is_empty() {
+            return;
         }
+        if piece.len() < piece.capacity() / 2 {
+            // A small table must not hold a large piece's memory.
+            piece.shrink_to_fit();
+        }
+        self.pieces.push(piece.into());
     }
 
     #[cfg(debug_assertions)]
@@ -219,13 +219,4 @@ impl TableBuilder {
 /// Bytes a block may reach, its last row included, unless it has only that row.
 fn most_bytes(block_bytes: usize) -> usize {
     block_bytes + block_bytes / 4
-}
-
-/// Payload and trailer of an uncompressed block as one piece. The payload is the only reference to the block's
-/// buffer, which has room, so the trailer is appended in place.
-fn one_piece(sealed: Sealed) -> Bytes {
-    let Sealed { payload, trailer, .. } = sealed;
-    let mut buffer = bytes::BytesMut::from(payload);
-    buffer.extend_from_slice(&trailer);
-    buffer.freeze()
 }
