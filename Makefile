@@ -32,7 +32,7 @@ test-deps: build-deps
 
 test: test-deps
 	$(CARGO) build --locked --workspace --bins --all-features
-	$(CARGO) test --locked --workspace --all-features
+	$(CARGO) test --locked --workspace --all-features --no-fail-fast
 
 check: fmt lint
 

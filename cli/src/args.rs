@@ -313,7 +313,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, default_value = "memory")]
     pub(crate) ack: String,
     /// Run the compactor beside the workload.
-    #[arg(long)]
+    #[arg(long = "with-compactor")]
     pub(crate) compactor: bool,
     /// Where the nodes are (with `--http`), and `--json`.
     #[command(flatten)]
