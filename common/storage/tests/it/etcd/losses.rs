@@ -188,7 +188,7 @@ async fn credentials_are_used_and_refused() {
 
     let bare = scene.connect_with(&scene.settings()).await.err();
     let mut settings = scene.settings();
-    assert!(matches!(bare, Some(CoordinationError::Refused(_))), "{bare:?}");
+    assert!(matches!(bare, Some(CoordinationError::Denied(_))), "{bare:?}");
     settings.username = Some("root".to_owned());
     settings.password_file = Some(secret.path().to_owned());
     let db = scene.database_with(&settings).await;
@@ -208,7 +208,7 @@ async fn credentials_are_used_and_refused() {
 
     std::fs::write(secret.path(), "wrong").unwrap();
     match scene.connect_with(&settings).await {
-        Err(CoordinationError::Refused(why)) => assert!(why.contains("credentials"), "{why}"),
+        Err(CoordinationError::Denied(why)) => assert!(why.contains("credentials"), "{why}"),
         other => panic!("{other:?}"),
     }
 }
