@@ -7,4 +7,5 @@ pub mod contract;
 pub mod coordination;
 pub mod embedded;
 pub mod fault;
+pub mod ports;
 pub mod scribe;

@@ -4,10 +4,11 @@
 //! shell that waits for its standard input to close, kills the server in its place.
 
 use std::fs::File;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
+
+use isle_testkit::ports::free_address;
 
 use crate::wait;
 
@@ -16,13 +17,13 @@ const READY: Duration = Duration::from_secs(60);
 /// How much of a server's output is shown when it fails.
 const SHOWN: usize = 4_000;
 
-/// A port nobody listens on at the moment.
+/// A port nobody listens on, kept for this test process (see [`free_address`]).
 ///
 /// # Panics
 /// If the machine has none.
 #[must_use]
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    free_address().port()
 }
 
 /// The folder of a server that `e2e/install.sh` puts below `target/e2e-servers/`.

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use isle_storage::coordination::{Authority, CommitOutcome, Coordination, CoordinationError, Member};
 use isle_storage::ids::{SeqNo, Version};
+use isle_testkit::ports::free_address;
 use tokio::time::{Instant, timeout};
 
 use super::proxy::Proxy;
 use super::scene::{PATIENCE, Scene, Watched, commit_snapshot, node, propose, take_over};
-use super::server::{EtcdServer, free_address};
+use super::server::EtcdServer;
 
 /// A wiped etcd is not an empty database: the watch is reset, the head is lost, and nobody may write.
 #[tokio::test(flavor = "multi_thread")]

@@ -1,11 +1,11 @@
 //! A real etcd, started from the `etcd` binary on free loopback ports with a folder of its own.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use isle_testkit::ports::free_address;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -228,24 +228,6 @@ async fn is_healthy(address: SocketAddr) -> bool {
 fn folder() -> TempDir {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
-}
-
-/// An address nobody listens on at present, below the ports that the system hands out to outgoing connections: those
-/// come and go by the dozen while a member is being started.
-pub(crate) fn free_address() -> SocketAddr {
-    const FIRST: u32 = 10_000;
-    const PORTS: u32 = 20_000;
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    // Test processes side by side begin at places of their own.
-    let start = std::process::id().wrapping_mul(997);
-    for _ in 0..PORTS {
-        let port = FIRST + start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % PORTS;
-        let address = SocketAddr::from(([127, 0, 0, 1], port as u16));
-        if TcpListener::bind(address).is_ok() {
-            return address;
-        }
-    }
-    panic!("no port is free");
 }
 
 fn copy_folder(from: &Path, to: &Path) {
