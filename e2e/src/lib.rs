@@ -11,5 +11,6 @@ pub mod cluster;
 pub mod dataset;
 pub mod load;
 pub mod node;
+pub mod proxy;
 pub mod servers;
 pub mod wait;

@@ -11,6 +11,7 @@ mod input;
 mod layering;
 mod loading;
 mod outages;
+mod proxy;
 mod servers;
 mod startup;
 mod store_contract;
