@@ -1,0 +1,1 @@
+//! A correct model's histories pass; one change to them is found.
