@@ -229,10 +229,41 @@ pub fn big_edit(version: Version, nonce: u64) -> ObjectPath {
     ObjectPath::built(format!("manifest/bigedit-{:020}-{nonce:016x}", version.0))
 }
 
-/// `manifest/marker-<nonce:016x>`: written and deleted again by the collector, to learn the store's own time.
+/// `manifest/marker-<nonce:016x>`: written and deleted again, to learn the store's own time.
 #[must_use]
 pub fn marker(nonce: u64) -> ObjectPath {
     ObjectPath::built(format!("manifest/marker-{nonce:016x}"))
+}
+
+/// `manifest/pin-<version:020>-<nonce:016x>`: a hold on what that version names (bucket backend).
+#[must_use]
+pub fn pin(version: Version, nonce: u64) -> ObjectPath {
+    ObjectPath::built(format!("manifest/pin-{:020}-{nonce:016x}", version.0))
+}
+
+/// The version in a pin's name; `None` where the path is not one.
+#[must_use]
+pub fn parse_pin(path: &str) -> Option<Version> {
+    let (version, _nonce) = path.strip_prefix("manifest/pin-")?.split_once('-')?;
+    Some(Version(version.parse().ok()?))
+}
+
+/// `manifest/floor-<version:020>`: how far the collector may delete (bucket backend).
+#[must_use]
+pub fn floor(version: Version) -> ObjectPath {
+    ObjectPath::built(format!("manifest/floor-{:020}", version.0))
+}
+
+/// The version in a floor's name; `None` where the path is not one.
+#[must_use]
+pub fn parse_floor(path: &str) -> Option<Version> {
+    Some(Version(path.strip_prefix("manifest/floor-")?.parse().ok()?))
+}
+
+/// Whether the path is that of a marker.
+#[must_use]
+pub fn is_marker(path: &str) -> bool {
+    path.strip_prefix("manifest/marker-").is_some_and(|n| n.len() == 16)
 }
 
 /// The version in a big edit's name; `None` where the path is not one.

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use isle_storage::coordination::{
     Backend, ClaimAttempt, CommitOutcome, Coordination, CoordinationError, HeadState, JobAttempt, LeaderInfo,
-    Loaded, Member, NodeInfo, Proposal, WatchEvent,
+    Loaded, Member, NodeInfo, PinAttempt, Proposal, WatchEvent,
 };
 use isle_storage::ids::{Incarnation, JobId, Version};
 use isle_storage::manifest::{CheckpointRef, Manifest};
@@ -153,6 +153,10 @@ impl Coordination for LossyCoordination {
 
     async fn job_is_claimed(&self, job: JobId) -> Result<bool, CoordinationError> {
         self.inner.job_is_claimed(job).await
+    }
+
+    async fn pin(&self, version: Version, node: &NodeInfo) -> Result<PinAttempt, CoordinationError> {
+        self.inner.pin(version, node).await
     }
 
     async fn raise_gc_floor(&self, version: Version) -> Result<Version, CoordinationError> {

@@ -275,6 +275,15 @@ pub enum JobAttempt {
     HeldBy(String),
 }
 
+/// The outcome of [`Coordination::pin`].
+#[derive(Debug, Clone)]
+pub enum PinAttempt {
+    /// Objects that the version names stay while the lease lives.
+    Held(Arc<dyn Lease>),
+    /// The collector's floor, told here, has passed the version: load anew.
+    Passed(Version),
+}
+
 /// A role's process as it registered itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
@@ -321,8 +330,9 @@ pub trait Coordination: Send + Sync + fmt::Debug {
     async fn commit(&self, proposal: &Proposal) -> CommitOutcome;
 
     /// Makes `checkpoint` (verified by the caller) the head's, and lets go of the edits it covers except the newest
-    /// `keep`. The version stays; the checkpoint may be of an older one. `Moved` where the head is not `base`, or (in
-    /// the bucket form, where a fold does not depend on the head standing still) is at that checkpoint or beyond.
+    /// `keep`. The version stays; the checkpoint may be of an older one, but never of one below the present start: the
+    /// edits in between may be gone. `Moved` where the head is not `base`, or is beyond that checkpoint (in the bucket
+    /// form, where a fold does not depend on the head standing still, also where it is at that version already).
     async fn fold(&self, base: &HeadState, checkpoint: &CheckpointRef, keep: usize) -> CommitOutcome;
 
     /// Every edit after `from`, for ever: reconnects by itself, says so with `Down`, and ends never (a `Reset` asks
@@ -348,8 +358,18 @@ pub trait Coordination: Send + Sync + fmt::Debug {
     /// Whether a job's claim stands.
     async fn job_is_claimed(&self, job: JobId) -> Result<bool, CoordinationError>;
 
-    /// Raises the collector's floor to `version` or as far as pins allow, and returns the floor: what was retired at
-    /// or below it may be deleted.
+    /// Holds `version`: what it names is not deleted while the lease lives, which renews itself. Refused where the
+    /// collector's floor has passed it. A holder that is cut off for too long loses its pin; what it then reads is
+    /// still right or gone, never wrong, since names are never used twice.
+    async fn pin(&self, version: Version, node: &NodeInfo) -> Result<PinAttempt, CoordinationError> {
+        Err(CoordinationError::Refused(format!(
+            "{} cannot pin version {version}: this form has no pins",
+            node.node
+        )))
+    }
+
+    /// Raises the collector's floor to `version` or as far as pins allow, and returns how far it may delete: what was
+    /// retired at or below.
     async fn raise_gc_floor(&self, version: Version) -> Result<Version, CoordinationError>;
 
     /// Says that this process is there (leased where the form has leases).

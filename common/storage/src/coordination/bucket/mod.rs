@@ -53,8 +53,8 @@
 //! number cannot make a void one; should there be one all the same, its number is used up and nothing else happens.
 //!
 //! # What this form does not have
-//! No leases and no standby: who opens for writing takes over. Pins: none, so the collector's floor is whatever it asks
-//! for. Members: known within the process only. A job's claim is an edit, renewed by edits; how long it has stood still
+//! No leases and no standby: who opens for writing takes over. Pins are objects of their own ([`pins`]). Members: known
+//! within the process only. A job's claim is an edit, renewed by edits; how long it has stood still
 //! is measured by each process on its own clock, from when it first saw it.
 
 use std::collections::BTreeMap;
@@ -71,7 +71,7 @@ use super::backoff::Backoff;
 use super::settings::CoordinationSettings;
 use super::{
     Authority, Backend, Claim, ClaimAttempt, CommitOutcome, Coordination, CoordinationError, HeadState,
-    JobAttempt, LeaderInfo, Lease, Loaded, Member, NodeInfo, Proposal, WatchEvent,
+    JobAttempt, LeaderInfo, Lease, Loaded, Member, NodeInfo, PinAttempt, Proposal, WatchEvent,
 };
 use crate::environment::Environment;
 use crate::ids::{Incarnation, JobId, Version};
@@ -79,6 +79,7 @@ use crate::manifest::{CheckpointRef, Manifest};
 use crate::object::{self, Bucket, ProbeError};
 
 mod jobs;
+mod pins;
 mod read;
 mod record;
 mod tip;
@@ -331,9 +332,12 @@ impl Coordination for BucketCoordination {
         jobs::is_claimed(&self.inner, job).await
     }
 
-    /// This form has no pins: the floor is the version asked for.
+    async fn pin(&self, version: Version, _node: &NodeInfo) -> Result<PinAttempt, CoordinationError> {
+        pins::pin(&self.inner, version).await
+    }
+
     async fn raise_gc_floor(&self, version: Version) -> Result<Version, CoordinationError> {
-        Ok(version)
+        Ok(pins::raise_floor(&self.inner, version).await?)
     }
 
     async fn register(&self, member: &Member) -> Result<(), CoordinationError> {

@@ -34,13 +34,13 @@ const RESOLVE_TRIES: usize = 3;
 
 /// A job's lease lives this many times longer than the writer's: nobody waits for a job, and one taken away in a busy
 /// moment is hours of work thrown away.
-const JOB_TTL_FACTOR: u32 = 3;
+pub(super) const JOB_TTL_FACTOR: u32 = 3;
 
 /// How long a standby waits before it asks again where the watch for a vacancy cannot be had.
 const VACANCY_PAUSE: Duration = Duration::from_secs(1);
 
 /// How a leased key's creation ended.
-enum Created {
+pub(super) enum Created {
     /// It is ours; the revision at which it was created.
     Ours(i64, EtcdLease),
     /// It is not; what stands there, if anything does.
@@ -114,7 +114,11 @@ impl EtcdCoordination {
     }
 
     /// Creates a key under a new lease, where there is none.
-    async fn create_leased(&self, claim: Leased, ttl: Duration) -> Result<Created, CoordinationError> {
+    pub(super) async fn create_leased(
+        &self,
+        claim: Leased,
+        ttl: Duration,
+    ) -> Result<Created, CoordinationError> {
         let dialer = Arc::new(self.dialer());
         let (id, valid_until, ttl) = lease::grant(&dialer, ttl).await?;
         match self.create_under(&claim, id).await {
@@ -205,11 +209,11 @@ impl EtcdCoordination {
 }
 
 /// A key to be created under a lease.
-struct Leased {
-    key: String,
-    value: Vec<u8>,
-    compares: Vec<Compare>,
-    puts: Vec<TxnOp>,
+pub(super) struct Leased {
+    pub(super) key: String,
+    pub(super) value: Vec<u8>,
+    pub(super) compares: Vec<Compare>,
+    pub(super) puts: Vec<TxnOp>,
 }
 
 impl Leased {
@@ -238,7 +242,7 @@ fn node_of(kv: &KeyValue) -> String {
     node.map_or_else(|_| "somebody else".to_owned(), |n| n.node)
 }
 
-fn to_json<T: serde::Serialize>(value: &T) -> Result<Vec<u8>, CoordinationError> {
+pub(super) fn to_json<T: serde::Serialize>(value: &T) -> Result<Vec<u8>, CoordinationError> {
     serde_json::to_vec(value)
         .map_err(|e| CoordinationError::Damaged(format!("cannot be written as JSON: {e}")))
 }

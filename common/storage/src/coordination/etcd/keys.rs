@@ -70,6 +70,10 @@ impl Keys {
         format!("{}pins/", self.prefix)
     }
 
+    pub(super) fn pin(&self, id: u64) -> String {
+        format!("{}pins/{id:016x}", self.prefix)
+    }
+
     /// What every member's key starts with.
     pub(super) fn members(&self) -> String {
         format!("{}members/", self.prefix)

@@ -14,6 +14,7 @@ mod error;
 mod keys;
 mod lease;
 mod load;
+mod pins;
 mod registry;
 mod settings;
 mod space;
@@ -34,7 +35,7 @@ pub use settings::EtcdSettings;
 
 use super::{
     Backend, ClaimAttempt, CommitOutcome, Coordination, CoordinationError, HeadState, JobAttempt, LeaderInfo,
-    Loaded, Member, NodeInfo, Proposal, WatchEvent,
+    Loaded, Member, NodeInfo, PinAttempt, Proposal, WatchEvent,
 };
 use crate::environment::Environment;
 use crate::ids::{Incarnation, JobId, Version};
@@ -170,6 +171,10 @@ impl Coordination for EtcdCoordination {
 
     async fn job_is_claimed(&self, job: JobId) -> Result<bool, CoordinationError> {
         self.job_stands(job).await
+    }
+
+    async fn pin(&self, version: Version, node: &NodeInfo) -> Result<PinAttempt, CoordinationError> {
+        self.put_pin(version, node).await
     }
 
     async fn raise_gc_floor(&self, version: Version) -> Result<Version, CoordinationError> {

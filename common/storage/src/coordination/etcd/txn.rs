@@ -93,6 +93,10 @@ impl EtcdCoordination {
         checkpoint: &CheckpointRef,
         keep: usize,
     ) -> CommitOutcome {
+        // The start never moves back: the edits between it and the present one may be gone.
+        if checkpoint.version < base.head.checkpoint.version {
+            return CommitOutcome::Moved;
+        }
         let head = Head { checkpoint: checkpoint.clone(), ..base.head.clone() };
         let raw = match encode_head(&head) {
             Ok(raw) => raw,

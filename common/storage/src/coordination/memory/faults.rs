@@ -51,8 +51,12 @@ impl MemoryCoordination {
             for job in state.jobs.keys().copied().collect::<Vec<_>>() {
                 state.end(Right::Job(job), None, "the service was replaced");
             }
+            for pin in state.pins.keys().copied().collect::<Vec<_>>() {
+                state.end(Right::Pin(pin), None, "the service was replaced");
+            }
             new.writer = None;
             new.jobs.clear();
+            new.pins.clear();
             new.members.clear();
             new.token = state.token;
             new.resets = state.resets + 1;

@@ -17,6 +17,8 @@ pub(super) enum Right {
     Writer,
     /// A job.
     Job(JobId),
+    /// A pin, by its token.
+    Pin(i64),
 }
 
 /// A right as the service keeps it: its token, and the line on which its end is announced.
@@ -47,11 +49,13 @@ impl State {
         let held = match right {
             Right::Writer => self.writer.as_ref().map(|(_, held)| held),
             Right::Job(job) => self.jobs.get(&job).map(|(_, held)| held),
+            Right::Pin(pin) => self.pins.get(&pin).map(|(_, held)| held),
         };
         let Some(held) = held.filter(|h| token.is_none_or(|t| h.token == t)).cloned() else { return };
         match right {
             Right::Writer => self.writer = None,
             Right::Job(job) => drop(self.jobs.remove(&job)),
+            Right::Pin(pin) => drop(self.pins.remove(&pin)),
         }
         held.end(why);
     }

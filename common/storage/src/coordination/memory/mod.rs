@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 use super::{
     Authority, Backend, Claim, ClaimAttempt, CommitOutcome, Coordination, CoordinationError, HeadState,
-    JobAttempt, LeaderInfo, Loaded, Member, NodeInfo, Proposal, WatchEvent, checkpoint,
+    JobAttempt, LeaderInfo, Loaded, Member, NodeInfo, PinAttempt, Proposal, WatchEvent, checkpoint,
 };
 use crate::ids::{Epoch, Incarnation, JobId, Lineage, Version};
 use crate::manifest::{CheckpointRef, Edit, Head, Manifest};
@@ -31,6 +31,7 @@ use crate::object::Bucket;
 
 pub mod faults;
 mod lease;
+mod pins;
 mod watcher;
 
 use lease::{Held, MemoryLease, Right};
@@ -59,6 +60,8 @@ struct State {
     writer: Option<(LeaderInfo, Held)>,
     jobs: BTreeMap<JobId, (String, Held)>,
     gc_floor: Version,
+    /// By their tokens.
+    pins: BTreeMap<i64, (Version, Held)>,
     members: BTreeMap<String, Member>,
     /// The last token handed out; never goes back, not even with [`MemoryCoordination::restore`].
     token: i64,
@@ -163,7 +166,8 @@ impl State {
         if self.down {
             return CommitOutcome::Unknown("the service is down".to_owned());
         }
-        if !self.base_stands(base) {
+        // The start never moves back: the edits between it and the present one may be gone.
+        if !self.base_stands(base) || checkpoint.version < base.head.checkpoint.version {
             return CommitOutcome::Moved;
         }
         let head = Head { checkpoint: checkpoint.clone(), ..base.head.clone() };
@@ -290,11 +294,14 @@ impl Coordination for MemoryCoordination {
         self.read(|state| state.jobs.contains_key(&job))
     }
 
+    async fn pin(&self, version: Version, _node: &NodeInfo) -> Result<PinAttempt, CoordinationError> {
+        pins::pin(&self.shared, version)
+    }
+
     async fn raise_gc_floor(&self, version: Version) -> Result<Version, CoordinationError> {
         self.change(|state| {
             state.available()?;
-            state.gc_floor = state.gc_floor.max(version);
-            Ok(state.gc_floor)
+            Ok(state.raise_floor(version))
         })
     }
 

@@ -3,6 +3,7 @@
 mod bucket_cost;
 mod bucket_jobs;
 mod bucket_names;
+mod bucket_pins;
 mod contract;
 mod services;
 mod set_back;

@@ -8,7 +8,7 @@ use isle_storage::coordination::bucket::BucketCoordination;
 use isle_storage::coordination::memory::MemoryCoordination;
 use isle_storage::coordination::settings::CoordinationSettings;
 use isle_storage::coordination::{Backend, Coordination};
-use isle_storage::environment::{Environment, SystemClock};
+use isle_storage::environment::{Clock, Environment, SystemClock};
 use isle_storage::ids::JobId;
 use isle_storage::names::ObjectPath;
 use isle_storage::object::{Bucket, FileBucket, MemoryBucket};
@@ -55,6 +55,11 @@ impl Service for Memory {
         true
     }
 
+    async fn expire_pins(&self) -> bool {
+        self.service.expire_pins();
+        true
+    }
+
     async fn wipe(&self) {
         self.service.wipe();
     }
@@ -69,6 +74,11 @@ pub(super) struct Objects {
 impl Objects {
     pub(super) fn in_memory() -> Arc<Self> {
         Arc::new(Self { bucket: memory_bucket(), _dir: None })
+    }
+
+    /// Over a bucket whose clock the test moves.
+    pub(super) fn on(clock: Arc<dyn Clock>) -> Arc<Self> {
+        Arc::new(Self { bucket: Arc::new(MemoryBucket::new(clock)), _dir: None })
     }
 
     pub(super) fn in_files() -> Arc<Self> {
@@ -94,6 +104,14 @@ impl Service for Objects {
     }
 
     async fn expire_writer(&self) {}
+
+    async fn expire_pins(&self) -> bool {
+        let listed: Vec<_> = self.bucket.list("manifest").try_collect().await.unwrap();
+        for pin in listed.into_iter().filter(|o| isle_storage::names::parse_pin(&o.path).is_some()) {
+            self.bucket.delete(&ObjectPath::new(pin.path).unwrap()).await.unwrap();
+        }
+        true
+    }
 
     async fn wipe(&self) {
         let listed: Vec<_> = self.bucket.list("manifest").try_collect().await.unwrap();

@@ -62,6 +62,11 @@ impl Service for Etcd {
         true
     }
 
+    async fn expire_pins(&self) -> bool {
+        self.delete(&["--prefix"], "pins/");
+        true
+    }
+
     async fn wipe(&self) {
         self.delete(&["--prefix"], "");
     }

@@ -39,6 +39,26 @@ async fn new_checkpoint(writer: &super::Writer) -> isle_storage::manifest::Check
     checkpoint::write_verified(bucket, env, &writer.at.manifest).await.unwrap()
 }
 
+/// A checkpoint that took long to write comes after a newer fold: the start never moves back, for the edits between the
+/// two are gone, and nothing could be loaded any more.
+pub(super) async fn a_late_fold_does_not_move_the_start_back(world: World) {
+    let mut writer = world.writer().await;
+    writer.append(1).await;
+    let late = new_checkpoint(&writer).await;
+    for _ in 0..5 {
+        writer.append(1).await;
+    }
+    let newer = new_checkpoint(&writer).await;
+    let state = match writer.db.coordination.fold(&writer.at.state, &newer, 0).await {
+        CommitOutcome::Committed(state) => state,
+        other => panic!("nobody else folds: {other:?}"),
+    };
+    let refused = writer.db.coordination.fold(&state, &late, 0).await;
+    assert!(matches!(refused, CommitOutcome::Moved), "{refused:?}");
+    let fresh = world.fresh_load().await;
+    assert_eq!((&fresh.manifest, &fresh.state.head.checkpoint), (&writer.at.manifest, &newer));
+}
+
 /// While the checkpoint is being written the head moves on, always under load; the fold goes through all the same, and
 /// what was committed meanwhile stays.
 pub(super) async fn a_fold_survives_commits_made_meanwhile(world: World) {

@@ -17,6 +17,7 @@ mod folding;
 mod identity;
 mod jobs;
 mod lost_replies;
+mod pins;
 mod takeover;
 mod watching;
 pub mod world;
@@ -41,6 +42,11 @@ pub trait Service: Send + Sync {
 
     /// A job's claim ends without a word to its holder; `false` where the form cannot do that from outside.
     async fn expire_jobs(&self) -> bool {
+        false
+    }
+
+    /// Every pin's lease ends, as for holders that were cut off; `false` where that cannot be done from outside.
+    async fn expire_pins(&self) -> bool {
         false
     }
 
@@ -97,11 +103,16 @@ where
         watching::followers_end_where_a_fresh_load_does,
         watching::a_follower_goes_on_across_a_fold,
         folding::a_fold_changes_nothing_but_the_start,
+        folding::a_late_fold_does_not_move_the_start_back,
         folding::a_fold_survives_commits_made_meanwhile,
         folding::a_commit_in_flight_survives_a_fold,
         folding::a_lost_answer_of_a_fold_is_resolved,
         jobs::a_job_has_one_holder_and_its_commits_go_in,
         jobs::a_job_that_was_taken_away_commits_no_more,
+        pins::a_pin_stops_the_floor_until_it_is_given_back,
+        pins::a_version_below_the_floor_cannot_be_pinned,
+        pins::the_floor_passes_a_pin_whose_lease_has_ended,
+        pins::of_a_pin_and_a_floor_that_race_one_gives_way,
     );
 }
 
