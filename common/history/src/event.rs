@@ -5,7 +5,7 @@
 //! happened before it.
 //!
 //! A history is judged best where every put has a value of its own: two equal values under one key cannot be told
-//! apart where an outcome is unknown. Deletes need no care.
+//! apart where an outcome is unknown. A single delete needs no care; a batch should hold at least one put.
 
 use std::sync::Arc;
 

@@ -115,6 +115,9 @@ impl Checker {
     }
 
     /// Judges everything the log reaches by now, and forgets what lies too far back.
+    ///
+    /// Every event recorded before the log was read must have been taken in: a record whose write is not known to
+    /// have been asked for was written by nobody. So read the log, then drain the recorder, then settle.
     pub fn settle(&mut self) -> &Report {
         self.judge(false);
         if let Some(keep) = self.limits.keep {

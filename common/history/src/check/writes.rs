@@ -338,21 +338,24 @@ impl Writes {
     fn find_owner(&mut self, record: &Record, truth: &mut Truth, findings: &mut Findings) {
         let mut candidates: Vec<OpId> =
             origins(record).iter().filter_map(|o| self.content.get(o)).flatten().copied().collect();
-        // The longest first: a batch that begins with a delete is told from that delete alone by what follows.
-        candidates.sort_by_key(|op| (self.unknown.get(op).map(|w| usize::MAX - w.mutations().len()), *op));
+        // Whose answer is still to come may claim it by number.
+        let awaited = |op: &OpId| self.open.contains_key(op) || self.waiting.iter().any(|w| w.op == *op);
+        if candidates.iter().any(awaited) {
+            return;
+        }
+        // In real time first; then the longest: a batch that begins with a delete is told from that delete alone by
+        // what follows.
+        let order = |w: &Write| (w.floor.seq >= record.seq, usize::MAX - w.mutations().len());
+        candidates.sort_by_key(|op| (self.unknown.get(op).map(order), *op));
         let mut torn = None;
         for op in &candidates {
             let Some(write) = self.unknown.get(op) else { continue };
             match fits(write, record, truth) {
-                Fit::Whole(count) => return self.claim_unknown(*op, record.seq, count, truth, findings),
+                Fit::Whole(first, count) => return self.claim_unknown(*op, first, count, truth, findings),
                 Fit::NotYet => return,
                 Fit::Torn => torn = torn.or(Some(*op)),
                 Fit::Not => {}
             }
-        }
-        let awaited = |op: &OpId| self.open.contains_key(op) || self.waiting.iter().any(|w| w.op == *op);
-        if candidates.iter().any(awaited) {
-            return;
         }
         truth.unclaimed.remove(&record.seq);
         self.nobody(record, torn, &candidates, truth, findings);
@@ -433,8 +436,8 @@ impl Writes {
 
 /// How a record fits a write of unknown outcome.
 enum Fit {
-    /// This and the records after it are the whole write, so many of them (or the next line of an ingest).
-    Whole(usize),
+    /// From this number on so many records are the whole write (or the next line of an ingest).
+    Whole(u64, usize),
     /// They may be; the log does not reach far enough.
     NotYet,
     /// A part of the write is there, and not the whole.
@@ -448,22 +451,32 @@ fn fits(write: &Write, record: &Record, truth: &Truth) -> Fit {
     if write.lines {
         let rest = mutations.get(write.next_line..).unwrap_or_default();
         return match rest.iter().position(|m| becomes(m, record)) {
-            Some(0) => Fit::Whole(1),
+            Some(0) => Fit::Whole(record.seq, 1),
             Some(_) => Fit::Torn,
             None => Fit::Not,
         };
     }
-    if !mutations.iter().any(|m| becomes(m, record)) {
-        return Fit::Not;
-    }
-    for (seq, mutation) in (record.seq..).zip(mutations) {
+    let places = mutations.iter().enumerate().filter(|(_, m)| becomes(m, record));
+    let fits = places.map(|(place, _)| fits_at(mutations, record.seq.checked_sub(place as u64), truth));
+    fits.min_by_key(|fit| match fit {
+        Fit::Whole(..) => 0,
+        Fit::NotYet => 1,
+        Fit::Torn => 2,
+        Fit::Not => 3,
+    })
+    .unwrap_or(Fit::Not)
+}
+
+fn fits_at(mutations: &[Mutation], first: Option<u64>, truth: &Truth) -> Fit {
+    let Some(first) = first else { return Fit::Torn };
+    for (seq, mutation) in (first..).zip(mutations) {
         match truth.unclaimed.get(&seq) {
             Some(r) if becomes(mutation, r) => {}
             None if seq > truth.through => return Fit::NotYet,
             _ => return Fit::Torn,
         }
     }
-    Fit::Whole(mutations.len())
+    Fit::Whole(first, mutations.len())
 }
 
 /// What was known committed when the write was invoked has lower numbers.
