@@ -17,8 +17,9 @@ use isle_storage::coordination::{Authority, Loaded, NodeInfo, fold};
 use isle_storage::database::Database;
 use isle_storage::ids::JobId;
 use isle_storage::manifest::{Author, Change, Manifest};
+use isle_storage::watch;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
@@ -124,6 +125,7 @@ impl Compactor {
         tasks.spawn(async move {
             loop {
                 tokio::select! {
+                    biased;
                     () = stopped.cancelled() => return,
                     event = events.recv() => if event.is_none() { return },
                 }
@@ -227,6 +229,7 @@ impl Compactor {
         self.0.tasks.spawn(async move {
             let mut running = AbortOnDropHandle::new(tokio::spawn(body));
             tokio::select! {
+                biased;
                 () = stop.cancelled() => {
                     running.abort();
                     // Wait for the loop to have let go of its claim and its outputs' names.
@@ -248,6 +251,7 @@ impl Compactor {
             let planned = if *paused.borrow_and_update() { None } else { self.next_merge(&mut view) };
             let Some(planned) = planned else {
                 tokio::select! {
+                    biased;
                     changed = view.changed() => if changed.is_err() { return },
                     changed = paused.changed() => if changed.is_err() { return },
                     () = self.0.asked.notified() => {}

@@ -193,7 +193,11 @@ impl<'a> Outputs<'a> {
         let Some(builder) = self.open.take() else { return Ok(()) };
         let name = format!("{}-{}", self.owner, self.next);
         self.next += 1;
-        let table = tokio::task::spawn_blocking(move || builder.finish(&name))
+        let table = self
+            .db
+            .env
+            .offload
+            .run(move || builder.finish(&name))
             .await
             .map_err(|e| JobError::Internal(e.to_string()))?;
         let path = names::table(&table.entry.name);

@@ -21,8 +21,8 @@ use isle_storage::ids::{SeqNo, Timestamp};
 use isle_storage::log::RawBlock;
 use isle_storage::manifest::{LogEntry, Manifest};
 use isle_storage::row::RowRef;
+use isle_storage::watch;
 use parking_lot::Mutex;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::cursor::{Cursor, From};
@@ -95,6 +95,7 @@ impl Tailer {
         tokio::spawn(async move {
             loop {
                 let event = tokio::select! {
+                    biased;
                     () = stop.cancelled() => return,
                     event = events.recv() => event,
                 };
@@ -313,6 +314,7 @@ impl Consumer {
             let newer =
                 self.current.wait_for(|c| c.as_ref().is_some_and(|c| c.manifest.version > manifest.version));
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return Err(TailError::Closing),
                 changed = newer => if changed.is_err() { return Err(TailError::Closing) },
                 () = tokio::time::sleep(patience) => {
@@ -329,6 +331,7 @@ impl Consumer {
         let from = self.next.max(entry.id.first_seq);
         let stop = shared.stop.clone();
         let block = tokio::select! {
+            biased;
             () = stop.cancelled() => return Err(TailError::Closing),
             block = shared.fetcher.block(entry, from) => block?,
         };

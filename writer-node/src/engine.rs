@@ -6,8 +6,9 @@ use std::time::Duration;
 use isle_storage::coordination::{Backend, NodeInfo};
 use isle_storage::database::Database;
 use isle_storage::ids::{Epoch, SeqNo, Version};
+use isle_storage::watch;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::WriterSettings;

@@ -8,7 +8,7 @@ use isle_storage::coordination::NodeInfo;
 use isle_storage::database::Database;
 use isle_storage::ids::{Epoch, Position, SeqNo, Version};
 use isle_storage::row::MAX_KEY_LEN;
-use tokio::sync::watch;
+use isle_storage::watch;
 
 use crate::engine::Engine;
 use crate::error::WriteError;

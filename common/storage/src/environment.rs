@@ -91,6 +91,46 @@ impl fmt::Debug for Metrics {
     }
 }
 
+/// Where work that keeps a processor busy is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Offload {
+    /// On threads beside the runtime's own, so that heartbeats and commits are not held up.
+    #[default]
+    Threads,
+    /// Where it comes up: in a simulation, whose time stands still meanwhile and whose order of events must not depend
+    /// on threads.
+    Inline,
+}
+
+/// Offloaded work did not come to its end: it panicked, or the runtime is shutting down.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("work on another thread was cut off: {0}")]
+pub struct CutOff(String);
+
+impl Offload {
+    /// Does `work` and hands back what it made.
+    ///
+    /// # Errors
+    /// [`CutOff`].
+    pub async fn run<T: Send + 'static>(
+        self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, CutOff> {
+        match self {
+            Self::Threads => tokio::task::spawn_blocking(work).await.map_err(|e| CutOff(e.to_string())),
+            Self::Inline => Ok(work()),
+        }
+    }
+
+    /// Does `work`, which nobody waits for.
+    pub fn detach(self, work: impl FnOnce() + Send + 'static) {
+        match self {
+            Self::Threads => drop(tokio::task::spawn_blocking(work)),
+            Self::Inline => work(),
+        }
+    }
+}
+
 /// Everything an engine takes from the world besides store and coordination.
 #[derive(Debug, Clone)]
 pub struct Environment {
@@ -100,6 +140,8 @@ pub struct Environment {
     pub entropy: Arc<dyn Entropy>,
     /// Where metrics are registered.
     pub metrics: Metrics,
+    /// Where work that keeps a processor busy is done.
+    pub offload: Offload,
 }
 
 impl Environment {
@@ -110,6 +152,7 @@ impl Environment {
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy),
             metrics: Metrics::new(role, database),
+            offload: Offload::Threads,
         }
     }
 }

@@ -92,6 +92,7 @@ impl Embedded {
             clock: clock.clone(),
             entropy: SeededEntropy::new(7),
             metrics: Metrics::new("test", "default"),
+            offload: Default::default(),
         };
         let mode = OpenMode::CreateIfMissing(CompactionMode::Merge);
         let db = match Database::open(store, coordination.clone(), env, "default", &mode).await {

@@ -132,6 +132,50 @@ fn formats_and_the_manifest_are_pure() {
     }
 }
 
+/// The engines' code, as far as a simulation runs it: no HTTP face, no etcd client, no local disk.
+fn simulated() -> Vec<PathBuf> {
+    let root = root();
+    let mut files = Vec::new();
+    for dir in ["common/storage", "writer-node", "reader-node", "tailer-node", "compactor-node"] {
+        sources(&root.join(dir).join("src"), &mut files);
+    }
+    let outside = ["server", "etcd", "cloud", "file"];
+    files.retain(|f| !f.iter().any(|part| outside.iter().any(|o| part == *o)));
+    files.retain(|f| !f.ends_with("object/file.rs") && !f.ends_with("src/main.rs"));
+    files
+}
+
+/// A simulation repeats a run byte for byte: nothing in the engines may hang on chance that no seed reaches, on threads
+/// or on the machine's clock.
+#[test]
+fn the_engines_are_deterministic() {
+    let files = simulated();
+    assert!(files.len() > 100);
+    let mut selects = 0;
+    for file in files {
+        let code = code(&file);
+        let mut rest = code.as_str();
+        while let Some(at) = rest.find("select! {") {
+            rest = &rest[at + "select! {".len()..];
+            selects += 1;
+            let why = "tokio draws the order of branches by chance: say `biased;`, rate-limited branches first";
+            assert!(rest.trim_start().starts_with("biased;"), "{}: {why}", file.display());
+        }
+        for (word, why) in [
+            ("sync::watch", "wakes in random order: use isle_storage::watch"),
+            ("std::time::Instant", "is not the simulated clock: use tokio::time::Instant"),
+            ("std::thread", "is beyond the simulation: use Environment::offload"),
+        ] {
+            assert!(!code.contains(word), "{} names {word}, which {why}", file.display());
+        }
+        let home = file.ends_with("environment.rs");
+        for word in ["spawn_blocking", "SystemTime::now"] {
+            assert!(home || !code.contains(word), "{} names {word}: use the Environment", file.display());
+        }
+    }
+    assert!(selects > 20, "this test looks for the wrong word");
+}
+
 #[test]
 fn mains_are_thin() {
     for role in ROLES.iter().chain(&["cli"]) {

@@ -30,7 +30,8 @@ use isle_storage::coordination::{HeadState, Loaded};
 use isle_storage::database::Database;
 use isle_storage::ids::{Lineage, SeqNo};
 use isle_storage::manifest::{LogEntry, Manifest};
-use tokio::sync::{mpsc, watch};
+use isle_storage::watch;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -123,6 +124,7 @@ impl Follower {
             self.follow(&mut events, &stop).await;
             let again = tokio::time::sleep(FOLLOW_AGAIN);
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return,
                 () = again => {}
             }
@@ -135,7 +137,15 @@ impl Follower {
         loop {
             self.launch();
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return,
+                // Comes at most once a period, so it keeps nobody waiting.
+                _ = tick.tick() => {
+                    self.held.sweep();
+                    self.show();
+                }
+                // Events are what launches flights: those that land first run dry first.
+                Some(fetched) = self.flights.next(), if !self.flights.is_empty() => self.land(fetched).await,
                 event = events.recv() => {
                     let Some(event) = event else { return };
                     self.take(event);
@@ -143,11 +153,6 @@ impl Follower {
                         let Ok(event) = events.try_recv() else { break };
                         self.take(event);
                     }
-                }
-                Some(fetched) = self.flights.next(), if !self.flights.is_empty() => self.land(fetched).await,
-                _ = tick.tick() => {
-                    self.held.sweep();
-                    self.show();
                 }
             }
             self.publish();
@@ -232,13 +237,7 @@ impl Follower {
                 Some(Piece::Segment(entry)) => {
                     self.flying_bytes += entry.raw_bytes;
                     let floor = self.floor.subscribe();
-                    let fetch = segment::fetch(
-                        Arc::clone(&self.db.bucket),
-                        Arc::clone(&self.db.identity),
-                        entry,
-                        floor,
-                        Arc::clone(&self.shared),
-                    );
+                    let fetch = segment::fetch(self.db.clone(), entry, floor, Arc::clone(&self.shared));
                     self.flights.push_back(Box::pin(fetch));
                 }
                 Some(Piece::Skip(seq)) => {

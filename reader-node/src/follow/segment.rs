@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use isle_storage::coordination::identity::Identity;
+use isle_storage::database::Database;
 use isle_storage::ids::SeqNo;
 use isle_storage::log::{self, RawBlock};
 use isle_storage::manifest::LogEntry;
-use isle_storage::object::Bucket;
-use tokio::sync::watch;
+use isle_storage::watch;
 use tokio::time::Instant;
 
 use super::shared::{Shared, Trouble};
@@ -37,8 +37,7 @@ pub(super) enum Fetched {
 
 /// Fetches the segment, or finds that a flush (`floor`) has overtaken it.
 pub(super) async fn fetch(
-    bucket: Arc<dyn Bucket>,
-    identity: Arc<Identity>,
+    db: Database,
     entry: Arc<LogEntry>,
     mut floor: watch::Receiver<SeqNo>,
     shared: Arc<Shared>,
@@ -48,7 +47,7 @@ pub(super) async fn fetch(
         if *floor.borrow_and_update() >= entry.last_seq {
             return Fetched::Skipped { upto: entry.last_seq, bytes: entry.raw_bytes };
         }
-        match attempt(&bucket, &identity, &entry).await {
+        match attempt(&db, &entry).await {
             Ok(blocks) => return Fetched::Segment { entry, blocks },
             Err(why) => {
                 tracing::warn!(segment = %entry.path(), error = %why, "a log segment cannot be applied");
@@ -66,6 +65,7 @@ async fn wait(floor: &mut watch::Receiver<SeqNo>, seq: SeqNo, pause: Duration) {
     let until = Instant::now() + pause;
     loop {
         tokio::select! {
+            biased;
             () = tokio::time::sleep_until(until) => return,
             changed = floor.changed() => {
                 if changed.is_err() || *floor.borrow() >= seq {
@@ -76,18 +76,14 @@ async fn wait(floor: &mut watch::Receiver<SeqNo>, seq: SeqNo, pause: Duration) {
     }
 }
 
-async fn attempt(
-    bucket: &Arc<dyn Bucket>,
-    identity: &Arc<Identity>,
-    entry: &Arc<LogEntry>,
-) -> Result<Vec<RawBlock>, String> {
-    let bytes = bucket.get(&entry.path()).await.map_err(|e| e.to_string())?;
+async fn attempt(db: &Database, entry: &Arc<LogEntry>) -> Result<Vec<RawBlock>, String> {
+    let bytes = db.bucket.get(&entry.path()).await.map_err(|e| e.to_string())?;
     if bytes.len() <= DECODE_INLINE {
-        return decode(&bytes, entry, identity);
+        return decode(&bytes, entry, &db.identity);
     }
-    let (identity, entry) = (Arc::clone(identity), Arc::clone(entry));
-    let decoding = tokio::task::spawn_blocking(move || decode(&bytes, &entry, &identity));
-    decoding.await.map_err(|e| format!("decoding was cut off: {e}"))?
+    let (identity, entry) = (Arc::clone(&db.identity), Arc::clone(entry));
+    let decoding = db.env.offload.run(move || decode(&bytes, &entry, &identity));
+    decoding.await.map_err(|e| e.to_string())?
 }
 
 /// The blocks of the object that `entry` describes; any difference is damage.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use isle_storage::ids::{Lineage, SeqNo, Version};
+use isle_storage::watch;
 use parking_lot::Mutex;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::view::View;

@@ -141,6 +141,7 @@ impl Reader {
     pub async fn ready(&self) -> Result<(), ReadError> {
         let mut views = self.inner.shared.subscribe();
         tokio::select! {
+            biased;
             () = self.inner.stop.cancelled() => Err(ReadError::Closed),
             there = views.wait_for(Option::is_some) => there.map(drop).map_err(|_| ReadError::Closed),
         }
@@ -154,6 +155,7 @@ impl Reader {
         let mut views = self.inner.shared.subscribe();
         let there = |view: &Option<Arc<View>>| view.as_ref().is_some_and(|v| v.version() >= version);
         tokio::select! {
+            biased;
             () = self.inner.stop.cancelled() => Err(ReadError::Closed),
             there = views.wait_for(there) => there.map(drop).map_err(|_| ReadError::Closed),
         }

@@ -49,6 +49,7 @@ impl Reader {
                 return Ok(Arc::clone(view));
             }
             tokio::select! {
+                biased;
                 () = self.inner.stop.cancelled() => return Err(ReadError::Closed),
                 changed = views.changed() => changed.map_err(|_| ReadError::Closed)?,
                 () = tokio::time::sleep_until(deadline) => {
@@ -73,6 +74,7 @@ impl Reader {
         let mut views = self.inner.shared.subscribe();
         let is_newer = |view: &Option<Arc<View>>| view.as_ref().is_some_and(|v| is_newer(v, &old.view));
         let found = tokio::select! {
+            biased;
             () = self.inner.stop.cancelled() => return Err(ReadError::Closed),
             found = tokio::time::timeout(RELOAD_WAIT, views.wait_for(is_newer)) => found,
         };

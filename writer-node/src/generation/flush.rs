@@ -41,7 +41,7 @@ pub(crate) async fn flush(
     let began = tokio::time::Instant::now();
     let first_seq = parts.first()?.tail.id.first_seq;
     let (for_build, segments) = (Arc::clone(&term), parts.len());
-    let built = tokio::task::spawn_blocking(move || build(parts, &for_build, rules)).await.ok()??;
+    let built = engine.db.env.offload.run(move || build(parts, &for_build, rules)).await.ok()??;
     debug!(epoch = %term.epoch, %first_seq, last_seq = %built.last_seq, tables = built.tables.len(), took = ?began.elapsed(), "generation built");
     let mut puts: Vec<(ObjectPath, Body)> = Vec::with_capacity(built.tables.len() + 1);
     let mut tables = Vec::with_capacity(built.tables.len());

@@ -81,6 +81,7 @@ pub(crate) fn spawn_judge(engine: &Arc<Engine>) {
     let engine = Arc::clone(engine);
     tokio::spawn(async move {
         tokio::select! {
+            biased;
             () = judge_all(&engine) => {}
             () = engine.stop.cancelled() => {}
         }
@@ -102,6 +103,7 @@ async fn judge_all(engine: &Engine) {
             break;
         }
         tokio::select! {
+            biased;
             () = tokio::time::sleep(backoff.pause()) => {}
             () = engine.limbo.changed.notified() => {}
         }

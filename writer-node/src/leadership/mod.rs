@@ -50,6 +50,7 @@ pub(crate) async fn lead(engine: Arc<Engine>) {
     }
     // Those in doubt are told the truth if it can be had in time.
     tokio::select! {
+        biased;
         () = engine.limbo.emptied() => {}
         () = engine.stop.cancelled() => {}
     }
@@ -79,6 +80,7 @@ async fn round(engine: &Arc<Engine>, backoff: &mut Backoff) -> std::ops::Control
     };
     info!(epoch = %claim.epoch, incarnation = %claim.incarnation, "the writer's role is claimed");
     let prepared = tokio::select! {
+        biased;
         prepared = prepare(engine, &claim) => prepared,
         why = claim.lease.lost() => Err(TakeoverError::Fenced(why)),
         () = engine.drain.cancelled() => {
@@ -113,6 +115,7 @@ enum Contest {
 async fn contest(engine: &Engine) -> Result<Contest, CoordinationError> {
     let incarnation = Incarnation(engine.db.env.entropy.next_u64());
     let attempt = tokio::select! {
+        biased;
         attempt = engine.db.coordination.claim_writer(&engine.node, incarnation) => attempt?,
         // A claim that was won unseen ends with its lease; there is nothing to wait for.
         () = engine.drain.cancelled() => return Err(CoordinationError::Unavailable("the writer is stopping".to_owned())),
@@ -132,6 +135,7 @@ async fn stand_by(engine: &Engine, leader: Option<LeaderInfo>) {
     });
     let at_most = Duration::from_millis(engine.settings.standby_poll_ms);
     tokio::select! {
+        biased;
         () = engine.db.coordination.vacancy(at_most) => {}
         () = engine.drain.cancelled() => {}
     }
@@ -258,6 +262,7 @@ async fn retry_later(
     engine.troubles.set(Trouble::Leadership, e.to_string());
     engine.stand(Role::Starting, Some(e.to_string()));
     tokio::select! {
+        biased;
         () = tokio::time::sleep(pause) => std::ops::ControlFlow::Continue(()),
         () = engine.drain.cancelled() => std::ops::ControlFlow::Break(()),
     }

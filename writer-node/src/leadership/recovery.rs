@@ -52,7 +52,7 @@ async fn fetch(db: &Database, entry: Arc<LogEntry>) -> Result<(Arc<LogEntry>, Lo
             CoordinationError::Damaged(format!("the log cannot be read: {e}"))
         }
     })?;
-    let decoded = tokio::task::spawn_blocking(move || decode(&bytes)).await;
+    let decoded = db.env.offload.run(move || decode(&bytes)).await;
     let object = decoded
         .map_err(|e| CoordinationError::Unavailable(e.to_string()))?
         .map_err(|e| CoordinationError::Damaged(format!("{path}: {e}")))?;

@@ -213,7 +213,7 @@ impl Pipeline {
         self.engine.metrics.flushes.inc();
         self.engine.admission.free_flushed(generation.charge(), began);
         // Freeing thousands of blocks takes a while; nobody waits for it.
-        drop(tokio::task::spawn_blocking(move || drop(generation)));
+        self.engine.db.env.offload.detach(move || drop(generation));
     }
 }
 

@@ -57,7 +57,7 @@ impl Term {
 /// Encodes and puts a segment. Ends only when it is in the bucket; given up by being dropped.
 pub(super) async fn upload(engine: Arc<Engine>, header: LogHeader, batch: SealedBatch) -> Uploaded {
     let tail = LogTail { id: header.id(), last_seq: header.last_seq };
-    let EncodedLog { body, entry } = encode(header, batch, engine.settings.compression).await;
+    let EncodedLog { body, entry } = encode(&engine, header, batch).await;
     let path = entry.path();
     put_until_done(&engine, &path, &body, Trouble::Upload, &engine.metrics.upload_failures).await;
     let (first, last): (SeqNo, SeqNo) = (tail.id.first_seq, tail.last_seq);
@@ -65,16 +65,13 @@ pub(super) async fn upload(engine: Arc<Engine>, header: LogHeader, batch: Sealed
     Uploaded { tail, entry: Arc::new(entry) }
 }
 
-async fn encode(
-    header: LogHeader,
-    batch: SealedBatch,
-    compression: isle_storage::format::Compression,
-) -> EncodedLog {
+async fn encode(engine: &Engine, header: LogHeader, batch: SealedBatch) -> EncodedLog {
+    let compression = engine.settings.compression;
     if batch.raw_bytes <= ENCODE_INLINE_BYTES {
         return encode_segment(&header, &batch, compression);
     }
     let work = (header.clone(), batch.clone());
-    let threaded = tokio::task::spawn_blocking(move || encode_segment(&work.0, &work.1, compression)).await;
+    let threaded = engine.db.env.offload.run(move || encode_segment(&work.0, &work.1, compression)).await;
     // The blocking pool refuses only while the runtime shuts down; the work is then done here, or never.
     threaded.unwrap_or_else(|_| encode_segment(&header, &batch, compression))
 }

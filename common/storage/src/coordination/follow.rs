@@ -14,13 +14,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::backoff::Backoff;
 use super::{CoordinationError, HeadState, Loaded, WatchEvent};
 use crate::database::Database;
 use crate::manifest::{Edit, Manifest};
+use crate::watch;
 
 /// How many events wait for a slow consumer; at the limit the follower waits for it.
 const QUEUE: usize = 64;
@@ -90,6 +91,7 @@ impl Follower {
     async fn run(mut self) {
         let (events, current) = (self.events.clone(), self.current.clone());
         tokio::select! {
+            biased;
             _ = self.follow() => {}
             () = async { tokio::join!(events.closed(), current.closed()); } => {}
         }

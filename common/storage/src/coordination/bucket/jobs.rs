@@ -15,13 +15,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Inner;
 use crate::coordination::{Authority, CommitOutcome, CoordinationError, JobAttempt, Lease, NodeInfo, commit};
 use crate::ids::{CommitId, JobId};
 use crate::manifest::{Author, Change, Edit, JobClaim, Manifest};
+use crate::watch;
 
 /// How often a claim's edit is tried before it is given up for now.
 const ATTEMPTS: usize = 64;

@@ -64,7 +64,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use parking_lot::Mutex;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::backoff::Backoff;
@@ -77,6 +76,7 @@ use crate::environment::Environment;
 use crate::ids::{Incarnation, JobId, Version};
 use crate::manifest::{CheckpointRef, Manifest};
 use crate::object::{self, Bucket, ProbeError};
+use crate::watch;
 
 mod jobs;
 mod pins;

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::read::Progress;
 use super::{Inner, Turn};
 use crate::coordination::{CoordinationError, HeadState, WatchEvent};
+use crate::watch;
 
 struct Watcher {
     inner: Arc<Inner>,
@@ -58,6 +58,7 @@ impl Watcher {
                 }
                 Look::Nothing(look_at) => {
                     tokio::select! {
+                        biased;
                         _ = self.changed.changed() => {}
                         () = tokio::time::sleep_until(look_at) => self.inner.look_around().await,
                     }

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::{Shared, State};
 use crate::coordination::Lease;
 use crate::ids::JobId;
+use crate::watch;
 
 /// What a right is to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

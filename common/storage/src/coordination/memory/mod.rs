@@ -18,7 +18,6 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use parking_lot::Mutex;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::{
@@ -28,6 +27,7 @@ use super::{
 use crate::ids::{Epoch, Incarnation, JobId, Lineage, Version};
 use crate::manifest::{CheckpointRef, Edit, Head, Manifest};
 use crate::object::Bucket;
+use crate::watch;
 
 pub mod faults;
 mod lease;

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::{Shared, State};
 use crate::coordination::{HeadState, WatchEvent};
+use crate::watch;
 
 /// How often a watcher that sees nothing says that it is alive.
 const ALIVE_EVERY: Duration = Duration::from_secs(1);
@@ -44,6 +44,7 @@ impl Watcher {
                 return event;
             }
             tokio::select! {
+                biased;
                 changed = self.changed.changed() => if changed.is_err() {
                     return WatchEvent::Reset("the service is gone".to_owned());
                 },
