@@ -4,10 +4,12 @@
 //! shape and number are made up, always the same ones.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
+use flate2::Compression;
 use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -68,6 +70,17 @@ pub fn ndjson(records: &[Record]) -> Vec<u8> {
         body.push(b'\n');
     }
     body
+}
+
+/// The same, as a compressed file.
+///
+/// # Panics
+/// If it cannot be written.
+pub fn write_gzip(records: &[Record], path: &Path) {
+    let file = std::fs::File::create(path).unwrap();
+    let mut compressed = GzEncoder::new(file, Compression::fast());
+    compressed.write_all(&ndjson(records)).unwrap();
+    compressed.finish().unwrap();
 }
 
 /// A checksum over all keys and values in key order.

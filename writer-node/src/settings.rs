@@ -63,6 +63,10 @@ pub struct WriterSettings {
     /// Commits a second at most; absent: 50 with etcd, no limit otherwise. One commit carries all ready segments.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_commits_per_second: Option<u32>,
+    /// Log segments uploaded a second at most, for stores that charge for each; absent: no limit. Where it binds, a
+    /// durable write waits for the next upload, which then carries more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_puts_per_second: Option<u32>,
     /// How long one round of finding out a commit's outcome may take before trouble is reported; rounds repeat.
     pub commit_round_ms: u64,
     /// How long a caller waits for its commit unless it says otherwise; then the answer is `outcome_unknown`.
@@ -106,6 +110,7 @@ impl Default for WriterSettings {
             table_bytes: 64 * MIB as u64,
             table_block_bytes: 16 * KIB,
             max_commits_per_second: None,
+            max_puts_per_second: None,
             commit_round_ms: 5_000,
             ack_timeout_ms: 60_000,
             fold_edits: 512,
@@ -160,7 +165,12 @@ impl WriterSettings {
         for (name, value) in zero {
             require(value > 0, format!("{name} must be over 0"));
         }
-        require(s.max_commits_per_second != Some(0), "max_commits_per_second must be over 0".to_owned());
+        for (name, value) in [
+            ("max_commits_per_second", s.max_commits_per_second),
+            ("max_puts_per_second", s.max_puts_per_second),
+        ] {
+            require(value != Some(0), format!("{name} must be over 0"));
+        }
         require(
             s.max_value_bytes <= MAX_INLINE_VALUE_LEN,
             format!(
@@ -237,10 +247,17 @@ mod tests {
             admission_bytes: 1,
             uploads_in_flight: 0,
             max_commits_per_second: Some(0),
+            max_puts_per_second: Some(0),
             ..WriterSettings::default()
         };
         let text = bad.validate().unwrap_err().to_string();
-        for name in ["max_value_bytes", "admission_bytes", "uploads_in_flight", "max_commits_per_second"] {
+        for name in [
+            "max_value_bytes",
+            "admission_bytes",
+            "uploads_in_flight",
+            "max_commits_per_second",
+            "max_puts_per_second",
+        ] {
             assert!(text.contains(name), "{name} is missing in: {text}");
         }
     }

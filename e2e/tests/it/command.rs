@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::process::Output;
 
-use e2e::dataset::{self, Rows, assert_same, ndjson, records, rows, with_prefix};
+use e2e::dataset::{self, Rows, assert_same, records, rows, with_prefix, write_gzip};
 use e2e::node::{END, command, run};
 use e2e::servers::{Daemon, Env};
 use serde_json::Value;
@@ -68,8 +68,8 @@ async fn everything_loaded_by_the_command_is_read_and_followed_by_the_command() 
     let dir = tempfile::Builder::new().prefix("isle-e2e-").tempdir().unwrap();
     let all = records(dataset::ALL);
     let expected = rows(&all);
-    let file = dir.path().join("packages.ndjson");
-    std::fs::write(&file, ndjson(&all)).unwrap();
+    let file = dir.path().join("packages.ndjson.gz");
+    write_gzip(&all, &file);
 
     let up = Up::start(dir.path()).await;
     up.ok(&["load", file.to_str().unwrap()]).await;

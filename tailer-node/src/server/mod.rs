@@ -46,6 +46,8 @@ pub fn router(slot: Slot<Tailer>) -> Routes {
         .get("/v1/tail", stream::tail)
         .get("/v1/changes", page::changes)
         .get("/v1/status", status)
+        .reserve("/v1/bootstrap", "bootstraps")
+        .reserve("/v1/groups/{*group}", "consumer groups")
         .with_state(slot)
 }
 

@@ -58,7 +58,7 @@ use crate::intake::Sealed;
 pub(crate) use end::{End, InDoubt, Leftovers};
 use fold::Folding;
 use line::{InFlight, Line};
-use pace::CommitPace;
+use pace::Pace;
 use publish::{Publishing, Turn};
 use seal::Rhythm;
 pub(crate) use upload::put_until_done;
@@ -114,7 +114,8 @@ pub(crate) struct Pipeline {
     uploads: JoinSet<Uploaded>,
     flushes: JoinSet<Option<(isle_storage::ids::SeqNo, Flushed)>>,
     turn: Option<Turn>,
-    pace: CommitPace,
+    pace: Pace,
+    put_pace: Pace,
     rhythm: Rhythm,
     publishing: Publishing,
     folding: Folding,
@@ -132,7 +133,8 @@ impl Pipeline {
         generations: Generations,
     ) -> Self {
         let backend = engine.db.coordination.backend();
-        let pace = CommitPace::new(engine.settings.commits_per_second(backend));
+        let pace = Pace::new(engine.settings.commits_per_second(backend));
+        let put_pace = Pace::new(engine.settings.max_puts_per_second);
         let rhythm = Rhythm::new(engine.settings.linger());
         let newest = current.manifest.tail;
         Self {
@@ -148,6 +150,7 @@ impl Pipeline {
             flushes: JoinSet::new(),
             turn: None,
             pace,
+            put_pace,
             rhythm,
             publishing: Publishing::default(),
             folding: Folding::default(),
@@ -178,7 +181,7 @@ impl Pipeline {
             self.drain();
         }
         let seal_at = self.gather();
-        self.dispatch();
+        let dispatch_at = self.dispatch();
         if self.engine.end_generation.swap(false, Ordering::AcqRel) {
             self.generations.close();
         }
@@ -189,8 +192,10 @@ impl Pipeline {
         if self.draining && self.is_done() {
             return Err(End::Drained);
         }
-        let timer =
-            [seal_at, age_at, turn_at, Some(Instant::now() + GAUGE_PERIOD)].into_iter().flatten().min();
+        let timer = [seal_at, dispatch_at, age_at, turn_at, Some(Instant::now() + GAUGE_PERIOD)]
+            .into_iter()
+            .flatten()
+            .min();
         let timer = timer.unwrap_or_else(Instant::now);
         let engine = Arc::clone(&self.engine);
         tokio::select! {
@@ -226,7 +231,9 @@ impl Pipeline {
         let mut seat = self.engine.seat.lock();
         let sequencer = seat.as_mut()?;
         sequencer.expect(self.rhythm.company());
-        let due = sequencer.open().map(|open| self.rhythm.due(open, idle));
+        // Sealed before it may be uploaded, a batch would only stop gathering company.
+        let not_before = self.put_pace.next().unwrap_or_else(Instant::now);
+        let due = sequencer.open().map(|open| self.rhythm.due(open, idle).max(not_before));
         if let Some(due) = due
             && due <= Instant::now()
             && self.has_room()
@@ -248,12 +255,18 @@ impl Pipeline {
             && (uploading == 0 || self.line.uploading_bytes() < s.upload_bytes_in_flight)
     }
 
-    fn dispatch(&mut self) {
-        while self.has_room()
-            && let Some(sealed) = self.queue.pop_front()
-        {
+    /// Starts the uploads that may start. Returns when the next one may, where only the rate is in its way.
+    fn dispatch(&mut self) -> Option<Instant> {
+        while self.has_room() && !self.queue.is_empty() {
+            let now = Instant::now();
+            if let Some(at) = self.put_pace.next().filter(|at| *at > now) {
+                return Some(at);
+            }
+            let sealed = self.queue.pop_front()?;
+            self.put_pace.count(now);
             self.dispatch_one(sealed);
         }
+        None
     }
 
     /// Gives a segment its identity and its place, and starts its upload. In sequence order.

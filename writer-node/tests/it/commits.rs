@@ -265,6 +265,33 @@ async fn commits_keep_their_rate() {
     assert_eq!(world.log().await.len(), 320);
 }
 
+/// Uploads keep the rate they are given, and each carries what came in the meantime.
+#[tokio::test(start_paused = true)]
+async fn uploads_keep_their_rate() {
+    let world = World::new();
+    let settings = WriterSettings { max_puts_per_second: Some(5), linger_ms: 1, ..small() };
+    let writer = world.leader(settings).await;
+    let began = Instant::now();
+    let clients = (0..8u32).map(|c| {
+        let writer = writer.clone();
+        async move {
+            for i in 0..40u32 {
+                writer.put(&(c * 1000 + i).to_be_bytes(), b"v", None, BUCKET).await.unwrap();
+            }
+        }
+    });
+    futures::future::join_all(clients).await;
+    let allowed = 10.0 + began.elapsed().as_secs_f64() * 5.0 + 1.0;
+    let uploads = world.bucket.count(Op::Put, "log/*.seg") as f64;
+    assert!(uploads <= allowed, "{uploads} segments, {allowed} allowed");
+    assert!(
+        began.elapsed() < std::time::Duration::from_secs(12),
+        "{:?}: they did not share",
+        began.elapsed()
+    );
+    assert_eq!(world.log().await.len(), 320);
+}
+
 /// Flush waits until everything accepted is in the head.
 #[tokio::test(start_paused = true)]
 async fn flush_waits_for_everything_accepted() {

@@ -1,6 +1,9 @@
 //! `memory://`: a bucket in the memory of this process, for tests and trials.
+//!
+//! A body is kept in the pieces it came in, so that storing costs no copy and what several objects share (a segment's
+//! blocks and the chunk made of them) is held once.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 
@@ -28,8 +31,48 @@ pub struct MemoryBucket {
 
 #[derive(Debug, Clone)]
 struct Object {
-    bytes: Bytes,
+    body: Arc<Pieces>,
     modified: Timestamp,
+}
+
+/// A body that can be read in the middle.
+#[derive(Debug)]
+struct Pieces {
+    body: Body,
+    /// Where each piece ends.
+    ends: Vec<u64>,
+}
+
+impl Pieces {
+    fn new(body: Body) -> Self {
+        let mut end = 0;
+        let grow = |piece: &Bytes| {
+            end += piece.len() as u64;
+            end
+        };
+        let ends = body.pieces().iter().map(grow).collect();
+        Self { body, ends }
+    }
+
+    fn len(&self) -> u64 {
+        self.ends.last().copied().unwrap_or(0)
+    }
+
+    /// The bytes `range`, which lies inside; copies only what more than one piece holds.
+    fn slice(&self, range: &Range<u64>) -> Bytes {
+        let first = self.ends.partition_point(|end| *end <= range.start);
+        let mut start = first.checked_sub(1).map_or(0, |before| self.ends[before]);
+        let mut found = Vec::new();
+        for (piece, &end) in self.body.pieces().iter().zip(&self.ends).skip(first) {
+            if start >= range.end {
+                break;
+            }
+            let (from, to) = (range.start.max(start), range.end.min(end));
+            found.push(piece.slice((from - start) as usize..(to - start) as usize));
+            start = end;
+        }
+        Body::from(found).to_bytes()
+    }
 }
 
 impl MemoryBucket {
@@ -46,10 +89,18 @@ impl MemoryBucket {
         Arc::clone(NAMED.lock().entry(name.to_owned()).or_insert_with(fresh))
     }
 
-    /// Bytes of all objects together: what the store, not the engine, keeps in memory.
+    /// Bytes of all objects together, those that objects share counted once: what the store, not the engine, keeps in
+    /// memory.
     #[must_use]
     pub fn held_bytes(&self) -> u64 {
-        self.objects.read().values().map(|o| o.bytes.len() as u64).sum()
+        let objects = self.objects.read();
+        let pieces = objects.values().flat_map(|o| o.body.body.pieces());
+        let distinct: HashSet<_> = pieces.map(|p| (p.as_ptr(), p.len())).collect();
+        distinct.into_iter().map(|(_, len)| len as u64).sum()
+    }
+
+    fn object(&self, body: Body) -> Object {
+        Object { body: Arc::new(Pieces::new(body)), modified: self.clock.now() }
     }
 
     fn find(&self, op: &'static str, path: &ObjectPath) -> Result<Object, StoreError> {
@@ -61,13 +112,13 @@ impl MemoryBucket {
 #[async_trait]
 impl Bucket for MemoryBucket {
     async fn put(&self, path: &ObjectPath, body: Body) -> Result<(), StoreError> {
-        let object = Object { bytes: body.to_bytes(), modified: self.clock.now() };
+        let object = self.object(body);
         self.objects.write().insert(path.as_str().to_owned(), object);
         Ok(())
     }
 
     async fn create(&self, path: &ObjectPath, body: Body) -> Result<(), StoreError> {
-        let object = Object { bytes: body.to_bytes(), modified: self.clock.now() };
+        let object = self.object(body);
         match self.objects.write().entry(path.as_str().to_owned()) {
             std::collections::btree_map::Entry::Vacant(free) => {
                 free.insert(object);
@@ -80,21 +131,21 @@ impl Bucket for MemoryBucket {
     }
 
     async fn get(&self, path: &ObjectPath) -> Result<Bytes, StoreError> {
-        self.find("get", path).map(|o| o.bytes)
+        self.find("get", path).map(|o| o.body.body.to_bytes())
     }
 
     async fn get_range(&self, path: &ObjectPath, range: Range<u64>) -> Result<Bytes, StoreError> {
         if range.is_empty() {
             return Ok(Bytes::new());
         }
-        let bytes = self.find("get", path)?.bytes;
-        whole_range(path, &range, bytes.len() as u64)?;
-        Ok(bytes.slice(range.start as usize..range.end as usize))
+        let body = self.find("get", path)?.body;
+        whole_range(path, &range, body.len())?;
+        Ok(body.slice(&range))
     }
 
     async fn head(&self, path: &ObjectPath) -> Result<ObjectMeta, StoreError> {
         let object = self.find("head", path)?;
-        let (len, last_modified) = (object.bytes.len() as u64, object.modified);
+        let (len, last_modified) = (object.body.len(), object.modified);
         Ok(ObjectMeta { path: path.as_str().to_owned(), len, last_modified })
     }
 
@@ -102,7 +153,7 @@ impl Bucket for MemoryBucket {
         let objects = self.objects.read();
         let found = objects.iter().filter(|(path, _)| in_folder(path, folder)).map(|(path, o)| ObjectMeta {
             path: path.clone(),
-            len: o.bytes.len() as u64,
+            len: o.body.len(),
             last_modified: o.modified,
         });
         stream::iter(found.map(Ok).collect::<Vec<_>>()).boxed()
@@ -115,5 +166,34 @@ impl Bucket for MemoryBucket {
 
     fn url(&self) -> String {
         format!("memory://{}", self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_range_of_a_body_in_pieces_is_that_of_the_whole() {
+        let whole = b"abcdefgh";
+        for cuts in [vec![], vec![3], vec![1, 1, 4], vec![0, 2, 7, 8]] {
+            let mut pieces = Vec::new();
+            let mut start = 0;
+            for end in cuts.into_iter().chain([whole.len()]) {
+                pieces.push(Bytes::from_static(&whole[start..end]));
+                start = end;
+            }
+            let body = Pieces::new(pieces.into());
+            assert_eq!(body.len(), whole.len() as u64);
+            for from in 0..whole.len() {
+                for to in from + 1..=whole.len() {
+                    assert_eq!(
+                        body.slice(&(from as u64..to as u64)),
+                        whole[from..to],
+                        "{from}..{to} of {body:?}"
+                    );
+                }
+            }
+        }
     }
 }
