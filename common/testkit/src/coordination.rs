@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
+use isle_storage::coordination::recover::Remains;
 use isle_storage::coordination::{
     Backend, ClaimAttempt, CommitOutcome, Coordination, CoordinationError, HeadState, JobAttempt, LeaderInfo,
     Loaded, Member, NodeInfo, PinAttempt, Proposal, WatchEvent,
@@ -113,6 +114,19 @@ impl Coordination for LossyCoordination {
         checkpoint: &CheckpointRef,
     ) -> Result<bool, CoordinationError> {
         self.inner.bootstrap(genesis, checkpoint).await
+    }
+
+    async fn remains(&self) -> Result<Remains, CoordinationError> {
+        self.inner.remains().await
+    }
+
+    async fn replace(
+        &self,
+        found: &Remains,
+        manifest: &Manifest,
+        checkpoint: &CheckpointRef,
+    ) -> Result<bool, CoordinationError> {
+        self.inner.replace(found, manifest, checkpoint).await
     }
 
     async fn exists(&self) -> Result<bool, CoordinationError> {

@@ -11,7 +11,7 @@ use isle_storage::coordination::{Claim, ClaimAttempt, Loaded, NodeInfo, claim};
 use isle_storage::database::Database;
 use isle_storage::format::Compression;
 use isle_storage::ids::{CommitId, Incarnation, SeqNo, Timestamp};
-use isle_storage::log::{self, Batch, LogHeader, Push, RawBlock};
+use isle_storage::log::{self, Batch, EncodedLog, LogHeader, Push, RawBlock, SealedBatch};
 use isle_storage::manifest::{Author, Change, Edit, LogTail, Manifest};
 use isle_storage::names::{self, LogKind};
 use isle_storage::row::Row;
@@ -79,7 +79,7 @@ impl Scribe {
             Ok(loaded) => loaded,
             Err(e) => panic!("the scribe cannot take over: {e}"),
         };
-        Self {
+        let mut scribe = Self {
             db: db.clone(),
             loaded,
             history: Vec::new(),
@@ -90,6 +90,24 @@ impl Scribe {
             parts: Vec::new(),
             starts_generation: true,
             tables: 0,
+        };
+        scribe.load_unflushed().await;
+        scribe
+    }
+
+    /// The log beyond the tables becomes part of the next flush.
+    async fn load_unflushed(&mut self) {
+        for entry in self.loaded.manifest.unflushed() {
+            let object = match self.db.bucket.get(&entry.path()).await {
+                Ok(bytes) => log::decode(&bytes),
+                Err(e) => panic!("the scribe cannot read {}: {e}", entry.path()),
+            };
+            match object {
+                Ok(object) => self.generation.extend(object.blocks),
+                Err(e) => panic!("the scribe cannot read {}: {e}", entry.path()),
+            }
+            self.parts.push(LogTail { id: entry.id, last_seq: entry.last_seq });
+            self.starts_generation = false;
         }
     }
 
@@ -102,14 +120,32 @@ impl Scribe {
     /// Appends `entries` as one segment and commits it.
     pub async fn append(&mut self, entries: &[Entry]) -> SeqNo {
         let manifest = Arc::clone(self.manifest());
+        let Some((encoded, sealed)) = self.encode(manifest.tail, entries) else { return manifest.last_seq };
+        self.history.extend((sealed.first_seq.0..).map(SeqNo).zip(entries.iter().cloned()));
+        self.starts_generation = false;
+        self.put(&encoded.entry.path(), encoded.body).await;
+        self.parts.push(LogTail { id: encoded.entry.id, last_seq: encoded.entry.last_seq });
+        self.generation.extend(sealed.blocks.iter().cloned());
+        self.commit(vec![Change::AppendLog { segments: vec![Arc::new(encoded.entry)] }]).await;
+        sealed.last_seq
+    }
+
+    /// The segment of `entries` after `previous`, neither uploaded nor committed: what a writer has in flight.
+    #[must_use]
+    pub fn in_flight(&self, previous: Option<LogTail>, entries: &[Entry]) -> Option<EncodedLog> {
+        self.encode(previous, entries).map(|(encoded, _)| encoded)
+    }
+
+    fn encode(&self, previous: Option<LogTail>, entries: &[Entry]) -> Option<(EncodedLog, SealedBatch)> {
+        let manifest = self.manifest();
         let time = self.db.env.clock.now().max(manifest.last_write_time);
-        let mut batch = Batch::new(manifest.last_seq.next(), 4096);
+        let first_seq = previous.map(|p| p.last_seq).unwrap_or_default().next();
+        let mut batch = Batch::new(first_seq, 4096);
         for e in entries {
             let push = e.value.as_deref().map_or(Push::Delete, Push::Put);
-            let seq = batch.push(&e.key, time, e.expires, push);
-            self.history.push((seq, e.clone()));
+            batch.push(&e.key, time, e.expires, push);
         }
-        let Some(sealed) = batch.seal() else { return manifest.last_seq };
+        let sealed = batch.seal()?;
         let header = LogHeader {
             kind: LogKind::Segment,
             database: manifest.database,
@@ -118,17 +154,12 @@ impl Scribe {
             incarnation: self.claim.incarnation,
             first_seq: sealed.first_seq,
             last_seq: sealed.last_seq,
-            previous: manifest.tail,
-            starts_generation: std::mem::take(&mut self.starts_generation),
+            previous,
+            starts_generation: self.starts_generation,
             blobs: Vec::new(),
             parts: Vec::new(),
         };
-        let encoded = log::encode_segment(&header, &sealed, Compression::Lz4);
-        self.put(&encoded.entry.path(), encoded.body).await;
-        self.parts.push(LogTail { id: encoded.entry.id, last_seq: encoded.entry.last_seq });
-        self.generation.extend(sealed.blocks.iter().cloned());
-        self.commit(vec![Change::AppendLog { segments: vec![Arc::new(encoded.entry)] }]).await;
-        sealed.last_seq
+        Some((log::encode_segment(&header, &sealed, Compression::Lz4), sealed))
     }
 
     /// Turns everything appended since the last flush into one run of tables and one chunk.

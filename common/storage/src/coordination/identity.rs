@@ -108,6 +108,55 @@ pub fn check_name(name: &str) -> Result<(), CoordinationError> {
     Err(CoordinationError::Refused(format!("{name:?} is no database name: use 1 to 63 of a-z, 0-9 and -")))
 }
 
+/// Reads and judges the identity of a database that must be there, whatever has become of its head.
+///
+/// # Errors
+/// `NotFound` where there is none; `WrongDatabase` for another name or backend; `Damaged`; the store's.
+pub async fn read(bucket: &dyn Bucket, name: &str, backend: Backend) -> Result<Identity, CoordinationError> {
+    check_name(name)?;
+    let Some(found) = read_identity(bucket).await? else {
+        return Err(CoordinationError::NotFound(bucket.url()));
+    };
+    judge(&found, bucket, name, backend)?;
+    Ok(found)
+}
+
+async fn read_identity(bucket: &dyn Bucket) -> Result<Option<Identity>, CoordinationError> {
+    let path = names::identity();
+    let Some(bytes) = get_if_there(bucket, &path).await? else { return Ok(None) };
+    let identity = serde_json::from_slice(&bytes)
+        .map_err(|e| CoordinationError::Damaged(format!("{path} in {} is damaged: {e}", bucket.url())))?;
+    Ok(Some(identity))
+}
+
+fn judge(
+    found: &Identity,
+    bucket: &dyn Bucket,
+    name: &str,
+    backend: Backend,
+) -> Result<(), CoordinationError> {
+    let url = bucket.url();
+    if found.format > FORMAT {
+        return Err(CoordinationError::Damaged(format!(
+            "{url} has layout {}, this program knows {FORMAT}: upgrade it",
+            found.format
+        )));
+    }
+    if found.name != name {
+        return Err(CoordinationError::WrongDatabase(format!(
+            "{url} holds the database {:?}, not {name:?}",
+            found.name
+        )));
+    }
+    if found.backend != backend {
+        return Err(CoordinationError::WrongDatabase(format!(
+            "the database in {url} is coordinated by {}, not by {backend}",
+            found.backend
+        )));
+    }
+    Ok(())
+}
+
 struct Opening<'a> {
     bucket: &'a dyn Bucket,
     coordination: &'a dyn Coordination,
@@ -117,12 +166,7 @@ struct Opening<'a> {
 
 impl Opening<'_> {
     async fn read_identity(&self) -> Result<Option<Identity>, CoordinationError> {
-        let path = names::identity();
-        let Some(bytes) = get_if_there(self.bucket, &path).await? else { return Ok(None) };
-        let identity = serde_json::from_slice(&bytes).map_err(|e| {
-            CoordinationError::Damaged(format!("{path} in {} is damaged: {e}", self.bucket.url()))
-        })?;
-        Ok(Some(identity))
+        read_identity(self.bucket).await
     }
 
     /// The database has an `isle.json`.
@@ -138,27 +182,7 @@ impl Opening<'_> {
     }
 
     fn judge(&self, found: &Identity) -> Result<(), CoordinationError> {
-        let url = self.bucket.url();
-        if found.format > FORMAT {
-            return Err(CoordinationError::Damaged(format!(
-                "{url} has layout {}, this program knows {FORMAT}: upgrade it",
-                found.format
-            )));
-        }
-        if found.name != self.name {
-            return Err(CoordinationError::WrongDatabase(format!(
-                "{url} holds the database {:?}, not {:?}",
-                found.name, self.name
-            )));
-        }
-        if found.backend != self.coordination.backend() {
-            return Err(CoordinationError::WrongDatabase(format!(
-                "the database in {url} is coordinated by {}, not by {}",
-                found.backend,
-                self.coordination.backend()
-            )));
-        }
-        Ok(())
+        judge(found, self.bucket, self.name, self.coordination.backend())
     }
 
     fn same_database(&self, found: &Identity, head: &Manifest) -> Result<(), CoordinationError> {

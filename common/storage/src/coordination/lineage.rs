@@ -34,11 +34,19 @@ pub struct LineageObject {
 /// # Errors
 /// The store's, or `Damaged`.
 pub async fn newest(bucket: &dyn Bucket) -> Result<Option<LineageObject>, CoordinationError> {
-    let mut found = None;
+    Ok(all(bucket).await?.pop())
+}
+
+/// Every lineage object, ascending.
+///
+/// # Errors
+/// The store's, or `Damaged`.
+pub async fn all(bucket: &dyn Bucket) -> Result<Vec<LineageObject>, CoordinationError> {
+    let mut found = Vec::new();
     for number in 1..=MOST_LINEAGES {
         let path = names::lineage(number);
         let Some(bytes) = get_if_there(bucket, &path).await? else { return Ok(found) };
-        found = Some(sealed::open(KIND, path.as_str(), &bytes)?);
+        found.push(sealed::open(KIND, path.as_str(), &bytes)?);
     }
     Err(CoordinationError::Damaged(format!("more than {MOST_LINEAGES} lineage objects")))
 }

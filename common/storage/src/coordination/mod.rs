@@ -32,11 +32,13 @@ pub mod follow;
 pub mod identity;
 pub mod lineage;
 pub mod memory;
+pub mod recover;
 mod roll;
 pub mod sealed;
 pub mod settings;
 mod write_once;
 
+use recover::Remains;
 pub use settings::{CoordinationSettings, connect};
 
 /// Which form drives a database; chosen at creation and recorded in `isle.json`.
@@ -318,6 +320,25 @@ pub trait Coordination: Send + Sync + fmt::Debug {
         genesis: &Manifest,
         checkpoint: &CheckpointRef,
     ) -> Result<bool, CoordinationError>;
+
+    /// What stands where the head stands, sound or not. Forms that cannot be recovered refuse.
+    async fn remains(&self) -> Result<Remains, CoordinationError> {
+        Err(recover::unsupported())
+    }
+
+    /// Puts the head of `manifest` (of a lineage that the bucket already lists as its newest, under a checkpoint that was
+    /// verified) in the place of what was found, and lets go of everything that belonged to the old one: edits, claims and
+    /// pins. `Ok(false)`, with nothing changed, where something else than `found` stands there
+    /// now, or somebody has the writer's role. Sends the same each time; a lost answer is found out by asking again.
+    async fn replace(
+        &self,
+        found: &Remains,
+        manifest: &Manifest,
+        checkpoint: &CheckpointRef,
+    ) -> Result<bool, CoordinationError> {
+        let _ = (found, manifest, checkpoint);
+        Err(recover::unsupported())
+    }
 
     /// Whether there is a head, without loading anything.
     async fn exists(&self) -> Result<bool, CoordinationError>;

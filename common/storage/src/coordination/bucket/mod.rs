@@ -67,6 +67,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::backoff::Backoff;
+use super::recover::Remains;
 use super::settings::CoordinationSettings;
 use super::{
     Authority, Backend, Claim, ClaimAttempt, CommitOutcome, Coordination, CoordinationError, HeadState,
@@ -82,6 +83,7 @@ mod jobs;
 mod pins;
 mod read;
 mod record;
+mod recover;
 mod tip;
 mod watcher;
 mod write;
@@ -264,6 +266,20 @@ impl Coordination for BucketCoordination {
     ) -> Result<bool, CoordinationError> {
         self.inner.trust().await?;
         self.inner.bootstrap(genesis, checkpoint).await
+    }
+
+    async fn remains(&self) -> Result<Remains, CoordinationError> {
+        self.inner.remains().await
+    }
+
+    async fn replace(
+        &self,
+        found: &Remains,
+        manifest: &Manifest,
+        checkpoint: &CheckpointRef,
+    ) -> Result<bool, CoordinationError> {
+        self.inner.trust().await?;
+        self.inner.replace(found, manifest, checkpoint).await
     }
 
     async fn exists(&self) -> Result<bool, CoordinationError> {

@@ -147,7 +147,7 @@ impl Inner {
         gone >= lowest || folds.iter().any(|f| f.gone >= lowest || f.lineage != lineage)
     }
 
-    async fn fold_record(&self, number: u64) -> Result<Option<FoldRecord>, CoordinationError> {
+    pub(super) async fn fold_record(&self, number: u64) -> Result<Option<FoldRecord>, CoordinationError> {
         let bytes = get_if_there(self.bucket.as_ref(), &names::fold(number)).await?;
         bytes.map(|b| FoldRecord::decode(number, &b)).transpose()
     }

@@ -21,7 +21,7 @@ use crate::object::{StoreError, StoreErrorKind};
 const PARALLEL_DELETES: usize = 8;
 
 /// What became of a create, judged by what lies under the name.
-enum Created {
+pub(super) enum Created {
     /// Our bytes lie there (put there now, or by an earlier attempt).
     Ours,
     /// Somebody else's do.
@@ -188,7 +188,7 @@ impl Inner {
     }
 
     /// Creates an object and looks what lies there where somebody, perhaps an earlier attempt of ours, was first.
-    async fn create(&self, path: &names::ObjectPath, bytes: Bytes) -> Result<Created, StoreError> {
+    pub(super) async fn create(&self, path: &names::ObjectPath, bytes: Bytes) -> Result<Created, StoreError> {
         match self.bucket.create(path, bytes.clone().into()).await {
             Ok(()) => Ok(Created::Ours),
             Err(e) if e.kind == StoreErrorKind::AlreadyExists => match self.bucket.get(path).await {
@@ -203,7 +203,17 @@ impl Inner {
 
     /// Whether there is a head at all.
     pub(super) async fn exists(&self) -> Result<bool, CoordinationError> {
-        Ok(get_if_there(self.bucket.as_ref(), &names::fold(1)).await?.is_some())
+        if get_if_there(self.bucket.as_ref(), &names::fold(1)).await?.is_some() {
+            return Ok(true);
+        }
+        // A recover goes on from the newest record, also where the first has been lost.
+        let mut listing = self.bucket.list("manifest");
+        while let Some(object) = listing.try_next().await? {
+            if names::parse_fold(&object.path).is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 

@@ -27,7 +27,7 @@ use super::txn::absent;
 use crate::coordination::{
     Authority, Claim, ClaimAttempt, CoordinationError, JobAttempt, LeaderInfo, Lease, NodeInfo,
 };
-use crate::ids::{Incarnation, JobId};
+use crate::ids::{Epoch, Incarnation, JobId};
 
 /// Tries to read what became of a claim whose answer was lost.
 const RESOLVE_TRIES: usize = 3;
@@ -234,6 +234,14 @@ fn ours(found: Option<&KeyValue>, lease: i64) -> Option<i64> {
 
 fn leader_of(kv: &KeyValue) -> Option<LeaderInfo> {
     serde_json::from_slice(kv.value()).ok()
+}
+
+/// The holder of the writer's key, also where a newer program has written it.
+pub(super) fn leader_or_unknown(kv: &KeyValue) -> LeaderInfo {
+    leader_of(kv).unwrap_or_else(|| LeaderInfo {
+        node: NodeInfo { node: "somebody".to_owned(), advertise: "unknown".to_owned() },
+        epoch: Epoch::ZERO,
+    })
 }
 
 /// The node's name in a job's key.

@@ -65,6 +65,11 @@ impl Keys {
         format!("{}jobs/{job}", self.prefix)
     }
 
+    /// What every job's key starts with.
+    pub(super) fn jobs(&self) -> String {
+        format!("{}jobs/", self.prefix)
+    }
+
     /// What every pin's key starts with.
     pub(super) fn pins(&self) -> String {
         format!("{}pins/", self.prefix)

@@ -15,6 +15,7 @@ mod keys;
 mod lease;
 mod load;
 mod pins;
+mod recover;
 mod registry;
 mod settings;
 mod space;
@@ -33,6 +34,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 pub use settings::EtcdSettings;
 
+use super::recover::Remains;
 use super::{
     Backend, ClaimAttempt, CommitOutcome, Coordination, CoordinationError, HeadState, JobAttempt, LeaderInfo,
     Loaded, Member, NodeInfo, PinAttempt, Proposal, WatchEvent,
@@ -127,6 +129,19 @@ impl Coordination for EtcdCoordination {
         checkpoint: &CheckpointRef,
     ) -> Result<bool, CoordinationError> {
         self.create_head(genesis, checkpoint).await
+    }
+
+    async fn remains(&self) -> Result<Remains, CoordinationError> {
+        self.read_remains().await
+    }
+
+    async fn replace(
+        &self,
+        found: &Remains,
+        manifest: &Manifest,
+        checkpoint: &CheckpointRef,
+    ) -> Result<bool, CoordinationError> {
+        self.replace_head(found, manifest, checkpoint).await
     }
 
     async fn exists(&self) -> Result<bool, CoordinationError> {

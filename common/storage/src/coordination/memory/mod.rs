@@ -20,6 +20,7 @@ use futures::stream::BoxStream;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::recover::Remains;
 use super::{
     Authority, Backend, Claim, ClaimAttempt, CommitOutcome, Coordination, CoordinationError, HeadState,
     JobAttempt, LeaderInfo, Loaded, Member, NodeInfo, PinAttempt, Proposal, WatchEvent, checkpoint,
@@ -32,6 +33,7 @@ use crate::watch;
 pub mod faults;
 mod lease;
 mod pins;
+mod recover;
 mod watcher;
 
 use lease::{Held, MemoryLease, Right};
@@ -211,6 +213,19 @@ impl Coordination for MemoryCoordination {
             state.epoch = Some((genesis.lineage, genesis.epoch));
             Ok(true)
         })
+    }
+
+    async fn remains(&self) -> Result<Remains, CoordinationError> {
+        self.read_remains()
+    }
+
+    async fn replace(
+        &self,
+        found: &Remains,
+        manifest: &Manifest,
+        checkpoint: &CheckpointRef,
+    ) -> Result<bool, CoordinationError> {
+        self.replace_head(found, manifest, checkpoint)
     }
 
     async fn exists(&self) -> Result<bool, CoordinationError> {

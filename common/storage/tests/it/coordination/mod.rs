@@ -5,6 +5,7 @@ mod bucket_jobs;
 mod bucket_names;
 mod bucket_pins;
 mod contract;
+mod histories;
 mod services;
 mod set_back;
 mod settings;

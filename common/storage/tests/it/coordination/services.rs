@@ -10,7 +10,7 @@ use isle_storage::coordination::settings::CoordinationSettings;
 use isle_storage::coordination::{Backend, Coordination};
 use isle_storage::environment::{Clock, Environment, SystemClock};
 use isle_storage::ids::JobId;
-use isle_storage::names::ObjectPath;
+use isle_storage::names::{self, ObjectPath};
 use isle_storage::object::{Bucket, FileBucket, MemoryBucket};
 use isle_testkit::contract::coordination::Service;
 use tempfile::TempDir;
@@ -117,6 +117,14 @@ impl Service for Objects {
         let listed: Vec<_> = self.bucket.list("manifest").try_collect().await.unwrap();
         for object in listed {
             self.bucket.delete(&ObjectPath::new(object.path).unwrap()).await.unwrap();
+        }
+    }
+    async fn lose_head(&self) {
+        let listed: Vec<_> = self.bucket.list("manifest").try_collect().await.unwrap();
+        for object in listed {
+            if names::parse_fold(&object.path).is_some() || names::parse_edit(&object.path).is_some() {
+                self.bucket.delete(&ObjectPath::new(object.path).unwrap()).await.unwrap();
+            }
         }
     }
 }

@@ -18,6 +18,7 @@ mod identity;
 mod jobs;
 mod lost_replies;
 mod pins;
+pub mod recovering;
 mod takeover;
 mod watching;
 pub mod world;
@@ -52,6 +53,11 @@ pub trait Service: Send + Sync {
 
     /// The head is gone, and everything around it that does not lie in the bucket.
     async fn wipe(&self);
+
+    /// The head alone is gone, and checkpoints and records stay: what a recover starts from.
+    async fn lose_head(&self) {
+        self.wipe().await;
+    }
 }
 
 /// Runs the whole contract; `fresh` makes an empty service with an empty bucket.
@@ -107,6 +113,15 @@ where
         folding::a_fold_survives_commits_made_meanwhile,
         folding::a_commit_in_flight_survives_a_fold,
         folding::a_lost_answer_of_a_fold_is_resolved,
+        recovering::a_lost_head_is_rebuilt,
+        recovering::the_old_history_is_fenced_and_forgotten,
+        recovering::a_crash_between_any_two_writes_is_finished,
+        recovering::of_two_recovers_at_once_one_wins,
+        recovering::a_head_that_moves_is_not_replaced,
+        recovering::a_sound_head_is_left_alone,
+        recovering::whoever_follows_goes_over_to_the_new_history,
+        recovering::a_damaged_checkpoint_is_passed_over,
+        recovering::a_missing_link_is_a_refusal_that_names_it,
         jobs::a_job_has_one_holder_and_its_commits_go_in,
         jobs::a_job_that_was_taken_away_commits_no_more,
         pins::a_pin_stops_the_floor_until_it_is_given_back,
