@@ -4,16 +4,20 @@
 # make build   every program in release, every feature
 # make fuzz    fuzz every decoder for FUZZ_SECONDS each (default 60)
 # make bench   the benchmark's standard workloads
+# make chaos   a cluster of real programs under faults of every kind for CHAOS_MINUTES from SEED, judged at the end
+# make takeover  how long a database is without a writer after a crash and after a planned stop
 
 CARGO ?= cargo
 DIR ?= ./isle-data
 FUZZ_SECONDS ?= 60
+CHAOS_MINUTES ?= 30
+SEED ?= 1
 FUZZ_TARGETS = $(basename $(notdir $(wildcard common/storage/fuzz/targets/*.rs)))
 
 # A C compiler for zstd and jemalloc; protoc for the etcd client.
 BUILD_PACKAGES = gcc g++ make protobuf-compiler libprotobuf-dev
 
-.PHONY: up build test test-deps check fmt lint fuzz bench clean
+.PHONY: up build test test-deps check fmt lint fuzz bench chaos takeover clean
 
 up: build-deps
 	$(CARGO) build --release --locked -p isle --all-features
@@ -53,6 +57,13 @@ bench: build
 	target/release/isle bench get
 	target/release/isle bench mixed
 	target/release/isle bench tail
+
+chaos: test-deps
+	$(CARGO) build --locked --workspace --bins --all-features
+	target/debug/e2e-chaos --minutes $(CHAOS_MINUTES) --seed $(SEED)
+
+takeover: test-deps build
+	target/release/e2e-takeover
 
 clean:
 	$(CARGO) clean

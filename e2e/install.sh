@@ -34,7 +34,8 @@ as_root() {
     fi
 }
 
-# Debian packages, for what is missing of: etcd, etcdctl, protoc with its well-known types, python's venv, npm.
+# Debian packages, for what is missing of: etcd, etcdctl, protoc with its well-known types, python's venv, npm, and what
+# the chaos runs cut networks with.
 packages=
 command -v etcd >/dev/null || packages="$packages etcd-server"
 command -v etcdctl >/dev/null || packages="$packages etcd-client"
@@ -43,6 +44,10 @@ command -v protoc >/dev/null || packages="$packages protobuf-compiler"
 command -v python3 >/dev/null || packages="$packages python3"
 python3 -c 'import venv, ensurepip' 2>/dev/null || packages="$packages python3-venv"
 command -v npm >/dev/null || packages="$packages npm"
+# /usr/sbin is not in everybody's path.
+PATH="$PATH:/usr/sbin:/sbin"
+command -v ip >/dev/null || packages="$packages iproute2"
+command -v iptables >/dev/null || packages="$packages iptables"
 if [ -n "$packages" ]; then
     if ! command -v apt-get >/dev/null; then
         say "this is not Debian; install what provides:$packages"

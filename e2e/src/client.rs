@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderName, Method, header};
 use hyper::body::Incoming;
-use isle_service::client::{BaseUrl, CallError, Client, ClientError};
+use isle_service::client::{BaseUrl, CallError, Client, ClientError, ClientSettings};
 use isle_service::error::ErrorCode;
 use isle_service::wire::headers::{SEQ, VIEW_SEQ};
 use isle_service::wire::{LineReader, base64, escape_key};
@@ -17,6 +17,9 @@ const PAGE: usize = 10_000;
 
 /// A tail is given up when nothing, not even a heartbeat, comes for so long.
 const TAIL_IDLE: Duration = Duration::from_secs(60);
+
+/// How long the body of an answer may take.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Longest answer read whole.
 const MAX_ANSWER: usize = 256 << 20;
@@ -118,6 +121,20 @@ impl Api {
     #[must_use]
     pub fn new(url: &str) -> Self {
         Self { client: Client::default(), base: url.parse().unwrap() }
+    }
+
+    /// The same with a client that gives up within seconds, for programs that may be frozen or cut off.
+    ///
+    /// # Panics
+    /// If that is no URL.
+    #[must_use]
+    pub fn impatient(url: &str) -> Self {
+        let settings = ClientSettings {
+            connect_timeout: Duration::from_secs(1),
+            head_timeout: Some(Duration::from_secs(4)),
+            ..ClientSettings::default()
+        };
+        Self { client: Client::new(settings), base: url.parse().unwrap() }
     }
 
     /// Puts one value.
@@ -261,6 +278,26 @@ impl Api {
         Ok(text.lines().filter_map(of).sum())
     }
 
+    /// Any request and its whole answer, whatever its status; one that breaks off is an error.
+    pub async fn whole(&self, method: Method, target: &str, body: Vec<u8>) -> Result<Plain, CallError> {
+        let mut call = self.client.request(method, &self.base, target);
+        if !body.is_empty() {
+            call = call.body(body).header(header::CONTENT_TYPE, "application/x-ndjson");
+        }
+        let answer = call.send().await?;
+        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+        let body = tokio::time::timeout(ANSWER_TIMEOUT, answer.bytes(MAX_ANSWER)).await;
+        let body =
+            body.map_err(|_| CallError::Answer(format!("it did not end within {ANSWER_TIMEOUT:?}")))?;
+        Ok(Plain { status, headers, body: body?.to_vec() })
+    }
+
+    /// The lines of a stream that speaks at least every `idle`.
+    pub async fn stream(&self, target: &str, idle: Duration) -> Result<LineReader<Incoming>, CallError> {
+        let answer = self.client.request(Method::GET, &self.base, target).send().await?.ok().await?;
+        Ok(answer.lines(Some(idle)))
+    }
+
     /// Any request, its target sent byte for byte; the answer as it came.
     pub async fn plain(&self, method: Method, target: &str, body: Vec<u8>) -> Result<Plain, ClientError> {
         let mut call = self.client.request(method, &self.base, target);
@@ -341,7 +378,7 @@ fn json(line: &[u8]) -> Value {
 }
 
 /// A field in whichever of its two forms it came.
-fn bytes(row: &Value, name: &str) -> Option<Vec<u8>> {
+pub(crate) fn bytes(row: &Value, name: &str) -> Option<Vec<u8>> {
     if let Some(text) = row[name].as_str() {
         return Some(text.as_bytes().to_vec());
     }

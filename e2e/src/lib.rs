@@ -6,11 +6,14 @@
     reason = "what fails here ends the test that asked for it"
 )]
 
+pub mod chaos;
 pub mod client;
 pub mod cluster;
 pub mod dataset;
 pub mod load;
+pub mod network;
 pub mod node;
 pub mod proxy;
 pub mod servers;
+pub mod takeover;
 pub mod wait;

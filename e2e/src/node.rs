@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::client::Api;
+use crate::network::Host;
 use crate::servers::{Daemon, Env, free_port};
 use crate::wait;
 
@@ -47,16 +48,15 @@ impl Role {
     }
 }
 
-/// Where a program lies: beside the directory of the test executable.
+/// Where a program lies: beside this one, or beside the directory of the test executable.
 ///
 /// # Panics
 /// If it has not been built.
 #[must_use]
 pub fn program(name: &str) -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let path = test.parent().unwrap().parent().unwrap().join(name);
-    assert!(path.exists(), "{} has not been built; make test does", path.display());
-    path
+    let this = std::env::current_exe().unwrap();
+    let found = this.ancestors().skip(1).take(2).map(|folder| folder.join(name)).find(|path| path.exists());
+    found.unwrap_or_else(|| panic!("{name} has not been built; make test does"))
 }
 
 /// Runs a program to its end and gives its exit code and output.
@@ -87,6 +87,7 @@ pub struct Node {
     role: Role,
     args: Vec<String>,
     env: Env,
+    host: Host,
     port: u16,
     log: PathBuf,
     daemon: Option<Daemon>,
@@ -102,24 +103,41 @@ impl Node {
     /// The same on a port that was chosen before.
     #[must_use]
     pub fn spawn_at(role: Role, port: u16, args: Vec<String>, env: Env, logs: &Path) -> Self {
+        Self::spawn_on(Host::loopback(), role, port, args, env, logs)
+    }
+
+    /// The same on a host of its own.
+    #[must_use]
+    pub fn spawn_on(host: Host, role: Role, port: u16, args: Vec<String>, env: Env, logs: &Path) -> Self {
         let log = logs.join(format!("{}-{port}.log", role.program()));
-        let mut node = Self { role, args, env, port, log, daemon: None };
+        let mut node = Self { role, args, env, host, port, log, daemon: None };
         node.launch();
         node
     }
 
     fn launch(&mut self) {
-        let listen = format!("127.0.0.1:{}", self.port);
+        let listen = format!("{}:{}", self.host.ip(), self.port);
         let mut args = vec!["--listen", listen.as_str()];
         args.extend(self.args.iter().map(String::as_str));
-        let mut command = command(self.role.program(), &args, &self.env);
+        let mut command = self.host.place(command(self.role.program(), &args, &self.env));
         self.daemon = Some(Daemon::spawn(self.role.program(), &mut command, &self.log));
     }
 
     /// Its address.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("http://{}:{}", self.host.ip(), self.port)
+    }
+
+    /// Where it runs.
+    #[must_use]
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// Whether it has been started and has not ended.
+    pub fn is_running(&mut self) -> bool {
+        self.daemon.as_mut().is_some_and(Daemon::is_running)
     }
 
     /// Its port.

@@ -36,7 +36,7 @@ impl Azurite {
             .arg(dir.path().join("data"))
             .args(["--blobHost", "127.0.0.1", "--blobPort", &port.to_string()]);
         let mut daemon = Daemon::spawn("azurite", &mut command, &dir.path().join("log"));
-        daemon.ready(|| http::status(port, "GET", "/", &[])).await;
+        daemon.ready(|| http::status(([127, 0, 0, 1], port), "GET", "/", &[])).await;
         let made = Command::new("node")
             .args(["-e", MAKE_CONTAINER, &port.to_string(), ACCOUNT, KEY, CONTAINER])
             .output()

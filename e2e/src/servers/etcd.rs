@@ -1,13 +1,15 @@
 //! etcd: one member or three, each of which can be frozen, killed, restarted, wiped or set back to an older copy.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::daemon::{Daemon, free_port};
+use super::daemon::Daemon;
 use super::http;
+use crate::network::Host;
 
 /// A running etcd, gone with its data when dropped.
 #[derive(Debug)]
@@ -25,6 +27,7 @@ pub struct Backup(TempDir);
 #[derive(Debug)]
 pub struct Member {
     name: String,
+    host: Host,
     client_port: u16,
     peer_port: u16,
     /// Names and peer addresses of all members.
@@ -47,8 +50,17 @@ impl Etcd {
     }
 
     async fn start(count: usize) -> Self {
+        Self::on(vec![Host::loopback(); count]).await
+    }
+
+    /// A member on each of these hosts.
+    ///
+    /// # Panics
+    /// If they do not come up.
+    pub async fn on(hosts: Vec<Host>) -> Self {
         let dir = tempfile::Builder::new().prefix("isle-etcd-").tempdir().unwrap();
-        let mut members: Vec<_> = (0..count).map(|n| Member::new(n, dir.path())).collect();
+        let mut members: Vec<_> =
+            hosts.into_iter().enumerate().map(|(n, host)| Member::new(n, host, dir.path())).collect();
         let cluster: Vec<_> = members.iter().map(|m| format!("{}={}", m.name, m.peer_url())).collect();
         for member in &mut members {
             member.cluster = cluster.join(",");
@@ -176,12 +188,32 @@ impl Etcd {
     /// If none does.
     #[must_use]
     pub fn leader(&self) -> usize {
-        let status = self.etcdctl(&["endpoint", "status", "--write-out", "json"]);
-        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
-        let leads = |s: &&serde_json::Value| s["Status"]["leader"] == s["Status"]["header"]["member_id"];
-        let leader = status.as_array().unwrap().iter().find(leads).expect("a leader");
-        let endpoint = leader["Endpoint"].as_str().unwrap();
-        self.members.iter().position(|m| m.endpoint() == endpoint).unwrap()
+        self.found_leader().expect("a leader")
+    }
+
+    /// The index of the member that leads, as far as those that answer know.
+    #[must_use]
+    pub fn found_leader(&self) -> Option<usize> {
+        // Asked of each by itself: one that is away must not keep the others from saying.
+        self.members.iter().position(|m| {
+            let status = m.etcdctl(&["endpoint", "status", "--write-out", "json"]).ok();
+            let status: Option<serde_json::Value> = status.and_then(|s| serde_json::from_str(&s).ok());
+            let status = status.unwrap_or_default();
+            let status = &status[0]["Status"];
+            status["leader"].is_u64() && status["leader"] == status["header"]["member_id"]
+        })
+    }
+
+    /// Compacts everything below the newest revision and defragments every member, as far as they answer; what they said.
+    pub fn compact_and_defragment(&self) -> Vec<Result<String, String>> {
+        let revision = |m: &Member| {
+            let status = m.etcdctl(&["get", "none", "--write-out", "json"]).ok()?;
+            let status: serde_json::Value = serde_json::from_str(&status).ok()?;
+            Some(status["header"]["revision"].to_string())
+        };
+        let found = self.members.iter().find_map(|m| revision(m).map(|r| (m, r)));
+        let compacted = found.map(|(m, revision)| m.etcdctl(&["compact", &revision]));
+        compacted.into_iter().chain(self.members.iter().map(|m| m.etcdctl(&["defrag"]))).collect()
     }
 
     /// Compacts everything below the newest revision, so that watches further behind are cut off.
@@ -197,12 +229,13 @@ impl Etcd {
 }
 
 impl Member {
-    fn new(n: usize, dir: &Path) -> Self {
+    fn new(n: usize, host: Host, dir: &Path) -> Self {
         let name = format!("m{n}");
         Self {
             dir: dir.to_path_buf(),
-            client_port: free_port(),
-            peer_port: free_port(),
+            client_port: host.free_port(),
+            peer_port: host.free_port(),
+            host,
             cluster: String::new(),
             token: format!("isle-{}", dir.file_name().unwrap().to_string_lossy()),
             daemon: None,
@@ -210,14 +243,32 @@ impl Member {
         }
     }
 
-    /// `127.0.0.1:port` for clients.
+    /// `host:port` for clients.
     #[must_use]
     pub fn endpoint(&self) -> String {
-        format!("127.0.0.1:{}", self.client_port)
+        self.address().to_string()
+    }
+
+    /// The same as an address.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::new(self.host.ip(), self.client_port)
     }
 
     fn peer_url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.peer_port)
+        format!("http://{}:{}", self.host.ip(), self.peer_port)
+    }
+
+    /// Where it runs.
+    #[must_use]
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// Whether it has been started.
+    #[must_use]
+    pub fn is_started(&self) -> bool {
+        self.daemon.is_some()
     }
 
     /// Where its data lies.
@@ -247,6 +298,27 @@ impl Member {
         self.ready().await;
     }
 
+    /// Runs `etcdctl` (version 3 of the interface) against this member, within seconds; its standard output, or what it
+    /// said instead.
+    ///
+    /// # Errors
+    /// What it said.
+    ///
+    /// # Panics
+    /// If it is not installed.
+    pub fn etcdctl(&self, args: &[&str]) -> Result<String, String> {
+        let output = Command::new("etcdctl")
+            .env("ETCDCTL_API", "3")
+            .args(["--endpoints", &self.endpoint(), "--dial-timeout", "1s", "--command-timeout", "3s"])
+            .args(args)
+            .output()
+            .expect("etcdctl is not installed; run e2e/install.sh (make test does)");
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
     fn launch(&mut self) {
         if self.daemon.is_some() {
             return;
@@ -261,17 +333,18 @@ impl Member {
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
             .args(["--initial-cluster", &self.cluster, "--initial-cluster-token", &self.token])
             .args(["--initial-cluster-state", "new", "--logger", "zap", "--log-level", "warn"]);
+        let mut command = self.host.place(command);
         let log = self.dir.join(format!("{}.log", self.name));
         self.daemon = Some(Daemon::spawn(&format!("etcd member {}", self.name), &mut command, &log));
     }
 
     async fn ready(&mut self) {
-        let port = self.client_port;
+        let address = self.address();
         if let Some(daemon) = &mut self.daemon {
             // Health includes that there is a leader, so it needs a majority.
             daemon
                 .ready(
-                    || async move { http::status(port, "GET", "/health", &[]).await.filter(|&s| s == 200) },
+                    || async move { http::status(address, "GET", "/health", &[]).await.filter(|&s| s == 200) },
                 )
                 .await;
         }

@@ -1,12 +1,20 @@
 //! The one bare HTTP request the servers' set-up needs.
 
+use std::net::SocketAddr;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Sends a request without a body to a loopback port; the status, or `None` while nobody answers.
-pub(super) async fn status(port: u16, method: &str, path: &str, headers: &[(&str, &str)]) -> Option<u16> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
-    let mut request = format!("{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n");
+/// Sends a request without a body; the status, or `None` while nobody answers.
+pub(super) async fn status(
+    at: impl Into<SocketAddr>,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> Option<u16> {
+    let at = at.into();
+    let mut stream = TcpStream::connect(at).await.ok()?;
+    let mut request = format!("{method} {path} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\n");
     for (name, value) in headers {
         request.push_str(&format!("{name}: {value}\r\n"));
     }

@@ -33,7 +33,7 @@ impl Moto {
         // The account and region of a request are read from its (unchecked) authorization.
         let key = "AWS4-HMAC-SHA256 Credential=test/20250101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0";
         let headers = [("Authorization", key)];
-        let made = daemon.ready(|| http::status(port, "PUT", "/isle", &headers)).await;
+        let made = daemon.ready(|| http::status(([127, 0, 0, 1], port), "PUT", "/isle", &headers)).await;
         assert_eq!(made, 200, "the bucket could not be made: {}", daemon.output());
         Self { port, daemon, _dir: dir }
     }

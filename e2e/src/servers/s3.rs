@@ -86,7 +86,19 @@ impl S3 {
     /// The store URL of a prefix in its bucket.
     #[must_use]
     pub fn url(&self, prefix: &str) -> String {
-        url(self.address, prefix)
+        self.url_by(self.address, prefix)
+    }
+
+    /// The same by way of a proxy.
+    #[must_use]
+    pub fn url_by(&self, proxy: SocketAddr, prefix: &str) -> String {
+        url(proxy, prefix)
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// The credentials, as environment variables.
@@ -300,7 +312,7 @@ impl S3Process {
         command.arg(self.dir.path().join("data")).arg(self.address.to_string());
         let mut daemon = Daemon::spawn("the S3 server", &mut command, &self.dir.path().join("log"));
         let port = self.address.port();
-        daemon.ready(|| http::status(port, "GET", "/", &[])).await;
+        daemon.ready(|| http::status(([127, 0, 0, 1], port), "GET", "/", &[])).await;
         self.daemon = Some(daemon);
     }
 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are tests")]
 
+mod chaos;
 mod command;
 mod damage;
 mod deploy;
@@ -17,3 +18,4 @@ mod startup;
 mod store_contract;
 mod stores;
 mod takeover;
+mod takeover_time;

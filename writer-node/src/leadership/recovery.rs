@@ -14,8 +14,9 @@ use crate::engine::Engine;
 use crate::generation::{Generations, Part};
 use crate::intake::RECORD_OVERHEAD;
 
-/// Log objects fetched at once.
-const FETCHES_AT_ONCE: usize = 8;
+/// Log objects fetched at once. Nobody can write meanwhile, and a generation of a trickle has hundreds of small ones: at
+/// tens of milliseconds each they must not queue. All of them are held in memory afterwards anyway.
+const FETCHES_AT_ONCE: usize = 64;
 
 /// Loads every log object that is not in tables. Generations are cut where the segments' marks say; the newest one
 /// stays open, so that a writer that restarts often does not leave a tiny table each time.
