@@ -18,6 +18,11 @@ impl Random {
         Self(mixed | 1)
     }
 
+    /// The generator of one task of a workload.
+    pub(super) fn of_task(task: usize) -> Self {
+        Self::new(0x5eed + task as u64)
+    }
+
     /// The generator whose numbers are the key of record `n`.
     pub(super) fn of_record(n: u64) -> Self {
         Self::new(n.wrapping_add(1))

@@ -45,6 +45,27 @@ impl Done {
     }
 }
 
+/// A task that does two kinds of operations by turns: of `every` operations the last is a `rare` one, in lane 0; the
+/// others are `common` ones, in lane 1.
+pub(super) struct Mixed<R, C> {
+    pub(super) rare: R,
+    pub(super) common: C,
+    pub(super) every: u64,
+    pub(super) turn: u64,
+}
+
+impl<R: Worker, C: Worker> Worker for Mixed<R, C> {
+    const LANES: usize = 2;
+
+    async fn step(&mut self) -> Result<Option<Done>, String> {
+        self.turn += 1;
+        if self.turn.is_multiple_of(self.every) {
+            return self.rare.step().await;
+        }
+        Ok(self.common.step().await?.map(|done| Done { lane: 1, ..done }))
+    }
+}
+
 /// What the operations of one lane did.
 #[derive(Debug)]
 pub(super) struct Measured {

@@ -13,7 +13,7 @@ use isle_service::wire::{Format, FrameReader, Kind, base64, frame, key_target};
 use serde_json::Value;
 
 use super::data::{Random, Values, key, spread};
-use super::drive::{self, Done, Worker};
+use super::drive::{self, Done, Mixed, Worker};
 use super::report::{Report, Usage, cpu_time};
 use super::{GETS_PER_PUT, SCAN_ROWS};
 use crate::args::{BenchArgs, Workload};
@@ -38,13 +38,15 @@ pub(super) async fn run(args: &BenchArgs) -> Result<Vec<Report>, String> {
         }
         Workload::Get => measure(args, tasks.map(|t| Getter::new(args, &nodes, t)).collect(), &["get"]).await,
         Workload::Scan => {
-            let scanner = |t| Scanner { nodes: nodes.clone(), key_bytes: args.key_bytes, random: seeded(t) };
+            let scanner =
+                |t| Scanner { nodes: nodes.clone(), key_bytes: args.key_bytes, random: Random::of_task(t) };
             measure(args, tasks.map(scanner).collect(), &["scan"]).await
         }
         Workload::Mixed => {
-            let mixer = |t| Mixer {
-                putter: Putter::new(args, &nodes, &values, t),
-                getter: Getter::new(args, &nodes, t),
+            let mixer = |t| Mixed {
+                rare: Putter::new(args, &nodes, &values, t),
+                common: Getter::new(args, &nodes, t),
+                every: GETS_PER_PUT + 1,
                 turn: 0,
             };
             measure(args, tasks.map(mixer).collect(), &["mixed: put", "mixed: get"]).await
@@ -67,12 +69,7 @@ async fn measure<W: Worker>(
     let before = cpu_time();
     let measured = drive::run(workers, Duration::from_secs(args.seconds)).await?;
     let cpu = cpu_time().saturating_sub(before);
-    let all: u64 = measured.iter().map(|m| m.records).sum();
-    let reports = lanes.iter().zip(&measured).map(|(lane, m)| {
-        let cpu = cpu.mul_f64(m.records as f64 / all.max(1) as f64);
-        Report::new(lane, "http", args.tasks, m, &Usage { cpu, ..Usage::default() })
-    });
-    Ok(reports.collect())
+    Ok(Report::of_lanes(lanes, "http", args.tasks, &measured, &Usage { cpu, ..Usage::default() }))
 }
 
 /// The nodes that are driven, over one pool of connections.
@@ -145,10 +142,6 @@ impl Nodes {
     }
 }
 
-fn seeded(task: usize) -> Random {
-    Random::new(0x5eed + task as u64)
-}
-
 fn target_of(key: &[u8]) -> Result<String, String> {
     key_target("/v1/kv", key).ok_or_else(|| format!("a key of {} bytes fits no URL", key.len()))
 }
@@ -166,13 +159,15 @@ impl Putter {
         Self {
             nodes: nodes.clone(),
             values: values.clone(),
-            random: seeded(task),
+            random: Random::of_task(task),
             key: vec![0; args.key_bytes],
             ack: args.ack.clone(),
         }
     }
+}
 
-    async fn put(&mut self) -> Result<Done, String> {
+impl Worker for Putter {
+    async fn step(&mut self) -> Result<Option<Done>, String> {
         spread(&mut self.random, &mut self.key);
         let value = Bytes::copy_from_slice(self.values.pick(&mut self.random));
         let bytes = (self.key.len() + value.len()) as u64;
@@ -183,13 +178,7 @@ impl Putter {
         let call = self.nodes.client.request(Method::PUT, &self.nodes.writer, &target).body(value);
         let answer = call.send().await.map_err(|e| e.to_string())?.ok().await.map_err(|e| e.to_string())?;
         answer.bytes(ANSWER_BYTES).await.map_err(|e| e.to_string())?;
-        Ok(Done::new(1, bytes))
-    }
-}
-
-impl Worker for Putter {
-    async fn step(&mut self) -> Result<Option<Done>, String> {
-        self.put().await.map(Some)
+        Ok(Some(Done::new(1, bytes)))
     }
 }
 
@@ -205,46 +194,23 @@ impl Getter {
     fn new(args: &BenchArgs, nodes: &Nodes, task: usize) -> Self {
         Self {
             nodes: nodes.clone(),
-            random: seeded(task),
+            random: Random::of_task(task),
             records: args.records,
             key: vec![0; args.key_bytes],
             value_bytes: args.value_bytes,
         }
     }
+}
 
-    async fn get(&mut self) -> Result<Done, String> {
+impl Worker for Getter {
+    async fn step(&mut self) -> Result<Option<Done>, String> {
         let n = self.random.below(self.records);
         spread(&mut Random::of_record(n), &mut self.key);
         let target = target_of(&self.key)?;
         let call = self.nodes.client.request(Method::GET, &self.nodes.reader, &target);
         let answer = call.send().await.map_err(|e| e.to_string())?.ok().await.map_err(|e| e.to_string())?;
         let value = answer.bytes(self.value_bytes).await.map_err(|e| e.to_string())?;
-        Ok(Done::new(1, (self.key.len() + value.len()) as u64))
-    }
-}
-
-impl Worker for Getter {
-    async fn step(&mut self) -> Result<Option<Done>, String> {
-        self.get().await.map(Some)
-    }
-}
-
-struct Mixer {
-    putter: Putter,
-    getter: Getter,
-    turn: u64,
-}
-
-impl Worker for Mixer {
-    const LANES: usize = 2;
-
-    async fn step(&mut self) -> Result<Option<Done>, String> {
-        self.turn += 1;
-        if self.turn.is_multiple_of(GETS_PER_PUT + 1) {
-            return self.putter.put().await.map(Some);
-        }
-        let done = self.getter.get().await?;
-        Ok(Some(Done { lane: 1, ..done }))
+        Ok(Some(Done::new(1, (self.key.len() + value.len()) as u64)))
     }
 }
 

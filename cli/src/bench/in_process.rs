@@ -9,9 +9,9 @@ use tailer_node::tailer::Consumer;
 use writer_node::{Ack, Mutation, Options, Writer};
 
 use super::data::{Random, Values, key, spread};
-use super::drive::{self, Done, Worker};
+use super::drive::{self, Done, Mixed, Worker};
 use super::engines::{Engines, flush};
-use super::report::{Report, Usage};
+use super::report::Report;
 use super::{GETS_PER_PUT, SCAN_ROWS};
 use crate::args::{BenchArgs, Workload};
 
@@ -55,16 +55,18 @@ async fn get(args: &BenchArgs, engines: &Engines, writer: &Writer) -> Result<Vec
 
 async fn scan(args: &BenchArgs, engines: &Engines, writer: &Writer) -> Result<Vec<Report>, String> {
     let reader = prepared_reader(args, engines, writer).await?;
-    let scanner = |t| Scanner { reader: reader.clone(), key_bytes: args.key_bytes, random: seeded(t) };
+    let scanner =
+        |t| Scanner { reader: reader.clone(), key_bytes: args.key_bytes, random: Random::of_task(t) };
     measure(args, engines, (0..args.tasks).map(scanner).collect(), &["scan"]).await
 }
 
 async fn mixed(args: &BenchArgs, engines: &Engines, writer: &Writer) -> Result<Vec<Report>, String> {
     let reader = prepared_reader(args, engines, writer).await?;
     let values = Values::new(args.value_bytes, 1);
-    let mixer = |t| Mixer {
-        putter: Putter::new(args, writer, &values, t),
-        getter: Getter::new(args, &reader, t),
+    let mixer = |t| Mixed {
+        rare: Putter::new(args, writer, &values, t),
+        common: Getter::new(args, &reader, t),
+        every: GETS_PER_PUT + 1,
         turn: 0,
     };
     let workers = (0..args.tasks).map(mixer).collect();
@@ -90,19 +92,7 @@ async fn measure<W: Worker>(
 ) -> Result<Vec<Report>, String> {
     let mark = engines.mark();
     let measured = drive::run(workers, Duration::from_secs(args.seconds)).await?;
-    let usage = engines.since(&mark);
-    let all: u64 = measured.iter().map(|m| m.records).sum();
-    let reports = lanes.iter().zip(&measured).map(|(lane, m)| {
-        // What was used cannot be told apart by lane: each is shown the whole, by the records of all.
-        let share = m.records as f64 / all.max(1) as f64;
-        let of_lane = Usage {
-            requests: usage.requests.map(|r| (r as f64 * share) as u64),
-            cpu: usage.cpu.mul_f64(share),
-            ..usage
-        };
-        Report::new(lane, &args.store, args.tasks, m, &of_lane)
-    });
-    Ok(reports.collect())
+    Ok(Report::of_lanes(lanes, &args.store, args.tasks, &measured, &engines.since(&mark)))
 }
 
 /// Puts the records that are going to be read, into tables.
@@ -131,10 +121,6 @@ async fn prepared_reader(args: &BenchArgs, engines: &Engines, writer: &Writer) -
     Ok(reader)
 }
 
-fn seeded(task: usize) -> Random {
-    Random::new(0x5eed + task as u64)
-}
-
 struct Putter {
     writer: Writer,
     values: Values,
@@ -149,23 +135,19 @@ impl Putter {
         Self {
             writer: writer.clone(),
             values: values.clone(),
-            random: seeded(task),
+            random: Random::of_task(task),
             key: vec![0; args.key_bytes],
             options: Options::ack(ack),
         }
-    }
-
-    async fn put(&mut self) -> Result<Done, String> {
-        spread(&mut self.random, &mut self.key);
-        let value = self.values.pick(&mut self.random);
-        self.writer.put(&self.key, value, None, self.options).await.map_err(|e| e.to_string())?;
-        Ok(Done::new(1, (self.key.len() + value.len()) as u64))
     }
 }
 
 impl Worker for Putter {
     async fn step(&mut self) -> Result<Option<Done>, String> {
-        self.put().await.map(Some)
+        spread(&mut self.random, &mut self.key);
+        let value = self.values.pick(&mut self.random);
+        self.writer.put(&self.key, value, None, self.options).await.map_err(|e| e.to_string())?;
+        Ok(Some(Done::new(1, (self.key.len() + value.len()) as u64)))
     }
 }
 
@@ -182,26 +164,22 @@ impl Getter {
     fn new(args: &BenchArgs, reader: &Reader, task: usize) -> Self {
         Self {
             reader: reader.clone(),
-            random: seeded(task),
+            random: Random::of_task(task),
             records: args.records,
             key_bytes: args.key_bytes,
             key: vec![0; args.key_bytes],
             options: ReadOptions::default(),
         }
     }
-
-    async fn get(&mut self) -> Result<Done, String> {
-        let n = self.random.below(self.records);
-        spread(&mut Random::of_record(n), &mut self.key);
-        let answer = self.reader.get(&self.key, &self.options).await.map_err(|e| e.to_string())?;
-        let found = answer.found.ok_or_else(|| format!("record {n} is not there"))?;
-        Ok(Done::new(1, (self.key_bytes + found.value.len()) as u64))
-    }
 }
 
 impl Worker for Getter {
     async fn step(&mut self) -> Result<Option<Done>, String> {
-        self.get().await.map(Some)
+        let n = self.random.below(self.records);
+        spread(&mut Random::of_record(n), &mut self.key);
+        let answer = self.reader.get(&self.key, &self.options).await.map_err(|e| e.to_string())?;
+        let found = answer.found.ok_or_else(|| format!("record {n} is not there"))?;
+        Ok(Some(Done::new(1, (self.key_bytes + found.value.len()) as u64)))
     }
 }
 
@@ -226,25 +204,6 @@ impl Worker for Scanner {
             done.bytes += (row.key.len() + row.value.len()) as u64;
         }
         Ok(Some(done))
-    }
-}
-
-struct Mixer {
-    putter: Putter,
-    getter: Getter,
-    turn: u64,
-}
-
-impl Worker for Mixer {
-    const LANES: usize = 2;
-
-    async fn step(&mut self) -> Result<Option<Done>, String> {
-        self.turn += 1;
-        if self.turn.is_multiple_of(GETS_PER_PUT + 1) {
-            return self.putter.put().await.map(Some);
-        }
-        let done = self.getter.get().await?;
-        Ok(Some(Done { lane: 1, ..done }))
     }
 }
 

@@ -45,8 +45,29 @@ pub(super) struct Report {
 }
 
 impl Report {
+    /// One for each lane. What was used cannot be told apart by lane: each is charged its share by records.
+    pub(super) fn of_lanes(
+        lanes: &[&str],
+        store: &str,
+        tasks: usize,
+        measured: &[Measured],
+        used: &Usage,
+    ) -> Vec<Self> {
+        let all: u64 = measured.iter().map(|m| m.records).sum();
+        let report = |(lane, m): (&&str, &Measured)| {
+            let share = m.records as f64 / all.max(1) as f64;
+            let of_lane = Usage {
+                requests: used.requests.map(|r| (r as f64 * share) as u64),
+                cpu: used.cpu.mul_f64(share),
+                ..*used
+            };
+            Self::new(lane, store, tasks, m, &of_lane)
+        };
+        lanes.iter().zip(measured).map(report).collect()
+    }
+
     /// Condenses what was measured.
-    pub(super) fn new(workload: &str, store: &str, tasks: usize, m: &Measured, usage: &Usage) -> Self {
+    fn new(workload: &str, store: &str, tasks: usize, m: &Measured, usage: &Usage) -> Self {
         let seconds = m.elapsed.as_secs_f64().max(1e-9);
         let records = m.records.max(1) as f64;
         let us = |q: f64| m.latency.value_at_quantile(q) as f64 / 1e3;

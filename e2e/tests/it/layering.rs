@@ -158,7 +158,8 @@ fn the_engines_are_deterministic() {
         while let Some(at) = rest.find("select! {") {
             rest = &rest[at + "select! {".len()..];
             selects += 1;
-            let why = "tokio draws the order of branches by chance: say `biased;`, rate-limited branches first";
+            let why =
+                "tokio draws the order of branches by chance: say `biased;`, rate-limited branches first";
             assert!(rest.trim_start().starts_with("biased;"), "{}: {why}", file.display());
         }
         for (word, why) in [
