@@ -153,7 +153,8 @@ impl<'a> Nemesis<'a> {
                 self.cluster.actors[n].node.kill();
                 Some((Undo::Start(n), self.name(n)))
             }
-            Fault::Pause(who) => {
+            Fault::Pause(_) | Fault::PauseLong => {
+                let who = if let Fault::Pause(who) = fault { who } else { Who::Leader };
                 let n = self.running(who).await?;
                 self.cluster.actors[n].node.daemon().stop();
                 Some((Undo::Continue(n), self.name(n)))

@@ -11,6 +11,12 @@ use std::time::Duration;
 use super::cluster::Tuning;
 use super::rng::Rng;
 
+/// A plan from this length on has time for long faults.
+const LONG: Duration = Duration::from_secs(600);
+
+/// How long a long pause is.
+const A_MINUTE: Duration = Duration::from_secs(60);
+
 /// Whom a fault is done to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Who {
@@ -63,6 +69,8 @@ pub enum Fault {
     Kill(Who),
     /// SIGSTOP, and SIGCONT at the end.
     Pause(Who),
+    /// The leader, SIGSTOP for a minute (in long plans only).
+    PauseLong,
     /// SIGTERM, which must end it in time; started again at the end.
     Stop(Who),
     /// Packets do not arrive; at the end they do.
@@ -87,6 +95,7 @@ impl Fault {
     /// What two faults at once must not share.
     fn resource(&self) -> &'static str {
         match self {
+            Self::PauseLong => "a writer's process",
             Self::Kill(who) | Self::Pause(who) | Self::Stop(who) => match who {
                 Who::Leader | Who::Standby => "a writer's process",
                 Who::Reader(0) => "reader 0's process",
@@ -114,6 +123,7 @@ impl Fault {
         match self {
             Self::Kill(w) => format!("kill {}", who(w)),
             Self::Pause(w) => format!("pause {}", who(w)),
+            Self::PauseLong => "pause writer for a minute".to_owned(),
             Self::Stop(w) => format!("stop {}", who(w)),
             Self::Partition(w, side) => format!("partition {} from {side}", who(w)),
             Self::Bucket(None, trouble) => format!("bucket {trouble} for all"),
@@ -185,7 +195,7 @@ impl Plan {
     #[must_use]
     pub fn new(seed: u64, length: Duration, tuning: &Tuning) -> Self {
         let mut rng = Rng::new(seed);
-        let (mut faults, mut deck) = (Vec::new(), Vec::new());
+        let (mut faults, mut deck) = (Vec::new(), Deck::new(length >= LONG));
         let mut now = Duration::from_secs(2);
         loop {
             let count = if rng.percent(60) { 1 } else { 2 + rng.below(2) };
@@ -202,16 +212,38 @@ impl Plan {
     }
 }
 
-fn round(rng: &mut Rng, deck: &mut Vec<Fault>, count: usize, now: Duration, tuning: &Tuning) -> Vec<Planned> {
+/// What is still to be dealt.
+struct Deck {
+    cards: Vec<Fault>,
+    /// Whether there is time for long faults.
+    long: bool,
+}
+
+impl Deck {
+    fn new(long: bool) -> Self {
+        Self { cards: Vec::new(), long }
+    }
+
+    /// The next card that shares nothing with those already played in this round.
+    fn deal(&mut self, rng: &mut Rng, taken: &BTreeSet<&str>) -> Option<Fault> {
+        if self.cards.is_empty() {
+            self.cards = all_kinds(rng);
+            if self.long {
+                self.cards.push(Fault::PauseLong);
+            }
+            rng.shuffle(&mut self.cards);
+        }
+        let at = self.cards.iter().rposition(|fault| !taken.contains(fault.resource()))?;
+        Some(self.cards.remove(at))
+    }
+}
+
+fn round(rng: &mut Rng, deck: &mut Deck, count: usize, now: Duration, tuning: &Tuning) -> Vec<Planned> {
     let mut round: Vec<Planned> = Vec::new();
     let mut taken = BTreeSet::new();
     while round.len() < count {
-        if deck.is_empty() {
-            *deck = all_kinds(rng);
-        }
-        // The last card that shares nothing with those already played; where all do, the round is smaller.
-        let Some(at) = deck.iter().rposition(|fault| !taken.contains(fault.resource())) else { break };
-        let fault = deck.remove(at);
+        // Where every card left shares something, the round is smaller.
+        let Some(fault) = deck.deal(rng, &taken) else { break };
         taken.insert(fault.resource());
         let later = Duration::from_millis(if round.is_empty() { 0 } else { rng.within(0..3_000) });
         round.push(Planned { at: now + later, lasts: lasts(rng, fault, tuning), fault });
@@ -223,6 +255,7 @@ fn round(rng: &mut Rng, deck: &mut Vec<Fault>, count: usize, now: Duration, tuni
 fn lasts(rng: &mut Rng, fault: Fault, tuning: &Tuning) -> Duration {
     let extra = Duration::from_millis(rng.within(500..3_000));
     match fault {
+        Fault::PauseLong => A_MINUTE,
         Fault::Pause(Who::Leader) if rng.percent(70) => tuning.beyond_lease() + extra,
         Fault::Pause(Who::Reader(_) | Who::Tailer(_) | Who::Compactor) if rng.percent(70) => {
             tuning.beyond_garbage() + extra
@@ -234,7 +267,7 @@ fn lasts(rng: &mut Rng, fault: Fault, tuning: &Tuning) -> Duration {
     }
 }
 
-/// One fault of every kind, in some order.
+/// One fault of every kind.
 fn all_kinds(rng: &mut Rng) -> Vec<Fault> {
     use Trouble::{BlackHole, LoseReplies, Refuse, Reset, Slow, Throttle};
     let everybody = |rng: &mut Rng| {
@@ -271,7 +304,6 @@ fn all_kinds(rng: &mut Rng) -> Vec<Fault> {
         let other = *rng.pick(&others[1..]);
         deck.push(Fault::Etcd(other, trouble));
     }
-    rng.shuffle(&mut deck);
     deck
 }
 
@@ -296,7 +328,13 @@ mod tests {
             let plan = Plan::new(seed, HALF_AN_HOUR, &tuning);
             assert!(plan.faults.iter().all(|p| p.end() <= HALF_AN_HOUR));
             let kinds: BTreeSet<_> = plan.faults.iter().map(|p| p.fault.kind()).collect();
-            for kind in ["kill writer", "pause compactor", "stop writer", "etcd killed whole"] {
+            for kind in [
+                "kill writer",
+                "pause writer for a minute",
+                "pause compactor",
+                "stop writer",
+                "etcd killed whole",
+            ] {
                 assert!(kinds.contains(kind), "seed {seed} has no {kind}");
             }
             assert!(kinds.len() > 40, "seed {seed} has {} kinds", kinds.len());

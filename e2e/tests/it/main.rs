@@ -12,6 +12,7 @@ mod input;
 mod layering;
 mod loading;
 mod outages;
+mod paused_writer;
 mod proxy;
 mod servers;
 mod startup;

@@ -44,13 +44,19 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_m
 /// Builds a proposal: applies and checks the edit, and derives the head it makes.
 ///
 /// # Errors
-/// [`EditError`] where the edit does not fit the manifest.
+/// [`EditError`] where the edit does not fit the manifest, or the manifest is not the base's: such a commit would be
+/// let through by its comparison, and overwrite all that was committed between the two.
 pub fn propose(
     base: &HeadState,
     manifest: &Manifest,
     edit: Edit,
     authority: &Authority,
 ) -> Result<Proposal, EditError> {
+    if base.head.version != manifest.version {
+        let (built, head) = (manifest.version, base.head.version);
+        let why = format!("it was built on version {built}, and would replace a head at version {head}");
+        return Err(EditError::Stale { version: edit.version, why });
+    }
     let next = manifest.apply(&edit)?;
     let mut head = next.head(base.head.checkpoint.clone(), edit.commit);
     head.extra.clone_from(&base.head.extra);

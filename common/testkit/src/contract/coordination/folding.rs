@@ -1,9 +1,12 @@
 //! Folding: the same versions under another start.
 
+use std::sync::Arc;
+
 use isle_storage::coordination::commit::{self, Resolved};
 use isle_storage::coordination::{CommitOutcome, checkpoint, fold};
+use isle_storage::manifest::{Author, EditError};
 
-use super::world::{World, deadline, observe_until_in, times_in};
+use super::world::{World, deadline, edit, observe_until_in, times_in};
 use crate::fault::{Fault, Op, Rule};
 
 /// After a fold, the load is equal, its head names the new checkpoint, and the commits go on.
@@ -67,6 +70,7 @@ pub(super) async fn a_fold_survives_commits_made_meanwhile(world: World) {
     let (db, faults) = world.faulty().await;
     let at = db.load().await.unwrap();
     let gate = faults.hold(Rule::on(Op::Put).path("manifest/checkpoint-*"));
+    let old = Arc::clone(&at.manifest);
     let folding = tokio::spawn(async move { fold::fold(&db, &at).await });
     gate.arrived(1).await;
     for _ in 0..5 {
@@ -77,6 +81,11 @@ pub(super) async fn a_fold_survives_commits_made_meanwhile(world: World) {
     assert_eq!(folded.head.checkpoint.version.0 + 5, folded.head.version.0);
     let fresh = world.fresh_load().await;
     assert_eq!((&fresh.manifest, &fresh.state.head), (&writer.at.manifest, &folded.head));
+    // What was folded meanwhile is not the manifest that the fold began with: an edit on that one, compared with this
+    // head, would wipe out the five commits.
+    let stale = edit(&writer.db, &old, Author::Writer, Vec::new());
+    let refused = commit::propose(&folded, &old, stale, &writer.claim.authority);
+    assert!(matches!(refused, Err(EditError::Stale { .. })), "{refused:?}");
 }
 
 /// A commit built before a fold is committed once after it, whether its form lets it through or makes it reload.
