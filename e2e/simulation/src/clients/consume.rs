@@ -1,0 +1,91 @@
+//! Consuming: pages of the log, each continued by the cursor of the one before, over whichever tailer answers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use isle_history::{Digest, Key, Op, Record, Start};
+use isle_storage::ids::SeqNo;
+use isle_storage::row::{RowRef, ValueRef};
+use tailer_node::{Cursor, From, TailError, Tailer};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::Client;
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+impl Client {
+    pub(super) async fn consume_on(mut self, number: usize) {
+        let shared = Arc::clone(&self.shared);
+        let mut cursor: Option<Cursor> = None;
+        let mut earliest = true;
+        while self.goes_on() {
+            let at = self.rng.below(shared.tailers.len() as u64) as usize;
+            let (most, wait) = (self.rng.between(1, 30), self.rng.between(0, 300));
+            let from = cursor.map_or(From::Earliest, From::Cursor);
+            let start = match cursor {
+                Some(c) if !earliest => Start::After(c.seq.0),
+                _ => Start::Earliest,
+            };
+            let answer = shared.tailers[at].call(&shared.world, PATIENCE, move |seat| async move {
+                page(&seat.engine, from, most, Duration::from_millis(wait)).await
+            });
+            match answer.await {
+                Ok(Ok((rows, next))) => {
+                    shared.recorder.consumer_started(&self.name, start, None);
+                    shared.world.note(format_args!("{} has {} up to {}", self.name, rows.len(), next.seq));
+                    for row in rows {
+                        shared.recorder.delivered(&self.name, row);
+                    }
+                    shared.recorder.advanced(&self.name, next.seq.0);
+                    shared.consumed.lock()[number] = next.seq.0;
+                    (cursor, earliest) = (Some(next), false);
+                }
+                Ok(Err(TailError::CursorExpired { earliest: first, .. })) => {
+                    shared.world.note(format_args!("{}: the cursor has expired", self.name));
+                    (cursor, earliest) = (Some(first), true);
+                }
+                Ok(Err(e)) => {
+                    shared.world.note(format_args!("{}: {e}", self.name));
+                    if let TailError::Damaged(why) = &e {
+                        shared.world.violation(format!("a tailer says {why}"));
+                    }
+                    sleep(Duration::from_millis(self.rng.between(20, 150))).await;
+                }
+                Err(_) => sleep(Duration::from_millis(self.rng.between(20, 150))).await,
+            }
+            sleep(Duration::from_millis(self.rng.between(0, 60))).await;
+        }
+    }
+}
+
+/// One page: at most so many changes, waiting at the head for so long.
+async fn page(
+    tailer: &Tailer,
+    from: From,
+    most: u64,
+    wait: Duration,
+) -> Result<(Vec<Record>, Cursor), TailError> {
+    let mut consumer = tailer.consume(from).await?;
+    let deadline = Instant::now() + wait;
+    let (mut rows, mut through) = (Vec::new(), consumer.cursor());
+    while (rows.len() as u64) < most {
+        let Ok(delivery) = timeout_at(deadline, consumer.next()).await else { break };
+        let delivery = delivery?;
+        let left = most as usize - rows.len();
+        rows.extend(delivery.rows().take(left).map(record));
+        if let Some(last) = rows.last() {
+            through = consumer.cursor_at(SeqNo(last.seq));
+            consumer.rewind_to(SeqNo(last.seq));
+        }
+    }
+    Ok((rows, through))
+}
+
+fn record(row: RowRef<'_>) -> Record {
+    let op = match row.value {
+        ValueRef::Put(value) => Op::Put(Digest::of(value)),
+        _ => Op::Delete,
+    };
+    let (key, expires) = (Key::new(row.key), row.expires.map(|e| e.0));
+    Record { seq: row.seq.0, time: row.time.0, expires, epoch: None, key, op }
+}

@@ -1,0 +1,383 @@
+//! The oracle: the committed log as it comes to be, and the promises that are about an instant.
+//!
+//! It stands beside the store and the coordination service and sees every object written and deleted and every commit,
+//! at the instant at which it happens. Clients' histories are judged at the end, against the log gathered here, by
+//! [`isle_history`]; here is judged what no client can see:
+//!
+//! - a commit names only objects that are there, continues the version before it, and leaves no gap in the numbers;
+//! - a writer's commit is of the newest claimed epoch;
+//! - nothing is flushed that is not committed;
+//! - an acknowledgement leaves after the commit, not before;
+//! - an object is deleted only when no manifest of the grace period, no pin and no start of a load names it;
+//! - an object's content never changes.
+//!
+//! In the bucket form the numbered edits are objects: the first one created under the next number is the next version
+//! (or a void one), whatever happens to its name later.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use isle_history::{Digest, Key, LogPiece, Op, Record};
+use isle_storage::coordination::{Authority, sealed};
+use isle_storage::ids::{Epoch, Position, SeqNo, Version};
+use isle_storage::log;
+use isle_storage::manifest::{Change, CheckpointRef, Edit, LogEntry, Manifest, checkpoint};
+use isle_storage::names;
+use isle_storage::row::ValueRef;
+use parking_lot::Mutex;
+use serde::Deserialize;
+
+use crate::store::Objects;
+use crate::world::{Micros, ProcessId, World};
+
+/// See the head of this file.
+#[derive(Debug)]
+pub struct Oracle {
+    world: Arc<World>,
+    objects: Arc<Objects>,
+    grace: Micros,
+    truth: Mutex<Truth>,
+}
+
+#[derive(Debug, Default)]
+struct Truth {
+    manifest: Option<Arc<Manifest>>,
+    checkpoint: Option<String>,
+    records: Vec<Record>,
+    claimed: Epoch,
+    /// Objects that some version named: when the naming began, and when and by which version it ended.
+    named: BTreeMap<String, Named>,
+    pins: BTreeMap<u64, Version>,
+    deleted: u64,
+}
+
+#[derive(Debug)]
+struct Named {
+    from: Version,
+    retired: Option<(Version, Micros)>,
+}
+
+/// As much of the bucket form's numbered edit as the oracle needs.
+#[derive(Deserialize)]
+struct NumberedEdit {
+    edit: Arc<Edit>,
+}
+
+/// As much of the bucket form's fold record as the oracle needs.
+#[derive(Deserialize)]
+struct FoldRecord {
+    checkpoint: CheckpointRef,
+}
+
+impl Oracle {
+    /// An oracle that has seen nothing; `grace` is how long a view may be held.
+    #[must_use]
+    pub fn new(world: &Arc<World>, grace: Micros) -> Arc<Self> {
+        let (world, objects, truth) = (Arc::clone(world), Arc::default(), Mutex::default());
+        Arc::new(Self { world, objects, grace, truth })
+    }
+
+    /// What is in the bucket.
+    #[must_use]
+    pub fn objects(&self) -> &Arc<Objects> {
+        &self.objects
+    }
+
+    /// The newest version, and the last committed number.
+    #[must_use]
+    pub fn head(&self) -> (Version, SeqNo) {
+        let truth = self.truth.lock();
+        truth.manifest.as_ref().map(|m| (m.version, m.last_seq)).unwrap_or_default()
+    }
+
+    /// The newest manifest.
+    #[must_use]
+    pub fn manifest(&self) -> Option<Arc<Manifest>> {
+        self.truth.lock().manifest.clone()
+    }
+
+    /// The whole committed log.
+    #[must_use]
+    pub fn log(&self) -> LogPiece {
+        LogPiece::whole(self.truth.lock().records.clone())
+    }
+
+    /// Objects deleted so far.
+    #[must_use]
+    pub fn deleted(&self) -> u64 {
+        self.truth.lock().deleted
+    }
+
+    /// An acknowledgement is about to leave the writer.
+    pub fn acknowledging(&self, position: Position) {
+        let truth = self.truth.lock();
+        let there = truth.records.len() as u64 >= position.seq.0
+            && truth.records[position.seq.0 as usize - 1].epoch.is_none_or(|e| e <= position.epoch.0);
+        drop(truth);
+        if !there {
+            self.world.violation(format!("{position} is acknowledged, and the head does not name it"));
+        }
+    }
+
+    /// The database was created.
+    pub fn created(&self, genesis: &Manifest, checkpoint: &CheckpointRef) {
+        let mut truth = self.truth.lock();
+        if truth.manifest.is_some() {
+            drop(truth);
+            return self.world.violation("a second head was made for one prefix".to_owned());
+        }
+        truth.checkpoint = Some(checkpoint.path.to_string());
+        truth.manifest = Some(Arc::new(genesis.clone()));
+    }
+
+    /// An epoch was handed out.
+    pub fn claimed(&self, epoch: Epoch) {
+        self.truth.lock().claimed = epoch;
+    }
+
+    /// A pin stands (`Some`) or has ended.
+    pub fn pinned(&self, pin: u64, version: Option<Version>) {
+        let mut truth = self.truth.lock();
+        match version {
+            Some(version) => drop(truth.pins.insert(pin, version)),
+            None => drop(truth.pins.remove(&pin)),
+        }
+    }
+
+    /// Loads start at another checkpoint.
+    pub fn folded(&self, checkpoint: &CheckpointRef) {
+        if self.objects.get(checkpoint.path.as_str()).is_none() {
+            self.world.violation(format!("the head names {}, which is not there", checkpoint.path));
+        }
+        self.truth.lock().checkpoint = Some(checkpoint.path.to_string());
+    }
+
+    /// A commit was applied.
+    pub fn committed(&self, edit: &Edit, manifest: &Arc<Manifest>, authority: Option<&Authority>) {
+        let mut wrong = Vec::new();
+        {
+            let mut truth = self.truth.lock();
+            truth.commit(edit, manifest, authority, &self.objects, self.world.now(), &mut wrong);
+        }
+        for why in wrong {
+            self.world.violation(why);
+        }
+    }
+
+    /// An object was written.
+    pub fn written(&self, path: &str, bytes: &Bytes, before: Option<&Bytes>) {
+        if before.is_some_and(|b| b != bytes) {
+            self.world.violation(format!("{path} was written twice, with different bytes"));
+        }
+        if before.is_some() {
+            return;
+        }
+        if let Some(version) = names::parse_edit(path) {
+            self.numbered_edit(version, bytes);
+        } else if names::parse_fold(path).is_some() {
+            self.fold_record(bytes);
+        }
+    }
+
+    fn fold_record(&self, bytes: &Bytes) {
+        let Ok(record) = sealed::open::<FoldRecord>("fold", "fold", bytes) else { return };
+        let path = record.checkpoint.path.as_str();
+        if self.truth.lock().manifest.is_none() {
+            let genesis = self.objects.get(path).and_then(|bytes| checkpoint::decode(&bytes).ok());
+            if let Some(genesis) = genesis {
+                self.created(&genesis, &record.checkpoint);
+            }
+            return;
+        }
+        self.folded(&record.checkpoint);
+    }
+
+    fn numbered_edit(&self, version: Version, bytes: &Bytes) {
+        let Some(before) = self.manifest() else { return };
+        if version != before.version.next() {
+            // A number that was used before: nobody may follow it.
+            return;
+        }
+        let Ok(NumberedEdit { edit }) = sealed::open::<NumberedEdit>("edit", "edit", bytes) else { return };
+        let adopts = edit.changes.iter().any(|c| matches!(c, Change::Adopt { .. }));
+        let fits = if adopts { edit.epoch > before.epoch } else { edit.epoch == before.epoch };
+        if edit.lineage != before.lineage || !fits {
+            self.world.note(format_args!("head {version}: void"));
+            self.truth.lock().manifest = Some(Arc::new(before.skip_void(version)));
+            return;
+        }
+        if adopts {
+            self.claimed(edit.epoch);
+        }
+        match before.apply(&edit) {
+            Ok(next) => self.committed(&edit, &Arc::new(next), None),
+            Err(e) => self.world.violation(format!("edit {version} was created and does not fit: {e}")),
+        }
+    }
+
+    /// An object is about to be deleted by `process`.
+    pub fn deleting(&self, path: &str, process: ProcessId) {
+        let verdict = {
+            let mut truth = self.truth.lock();
+            let is_there = self.objects.get(path).is_some();
+            truth.deleted += u64::from(is_there);
+            truth.may_delete(path, self.world.now(), self.grace).err().filter(|_| is_there)
+        };
+        if let Some(why) = verdict {
+            self.world.violation(format!("{} deletes {path}: {why}", self.world.name(process)));
+        }
+    }
+
+    /// Whether everything that the newest manifest names is in the bucket, at its length.
+    pub fn check_objects(&self) {
+        let Some(manifest) = self.manifest() else { return };
+        for (path, len) in named_by(&manifest) {
+            match self.objects.get(&path) {
+                Some(bytes) if bytes.len() as u64 == len => {}
+                Some(bytes) => self.world.violation(format!("{path} has {} bytes, not {len}", bytes.len())),
+                None => self.world.violation(format!("{path} is named by the manifest and gone")),
+            }
+        }
+    }
+
+    /// Objects that nothing names and nothing will name: what the collector should have taken by now.
+    #[must_use]
+    pub fn litter(&self) -> Vec<String> {
+        let Some(manifest) = self.manifest() else { return Vec::new() };
+        let named: BTreeSet<String> = named_by(&manifest).map(|(path, _)| path).collect();
+        let retired: BTreeSet<String> = manifest.retired.iter().map(|r| r.path.to_string()).collect();
+        let data = |p: &String| ["log/", "table/", "blob/"].iter().any(|folder| p.starts_with(folder));
+        let kept = |p: &String| named.contains(p) || retired.contains(p);
+        self.objects.paths().into_iter().filter(|p| data(p) && !kept(p)).collect()
+    }
+}
+
+/// Paths and lengths of every object a manifest names.
+fn named_by(manifest: &Manifest) -> impl Iterator<Item = (String, u64)> + '_ {
+    let log = manifest.log.iter().map(|e| (e.path().to_string(), e.len));
+    let tables = manifest.tables().map(|t| (t.path().to_string(), t.len));
+    let blobs = manifest.blobs.iter().map(|(b, len)| (names::blob(b).to_string(), *len));
+    log.chain(tables).chain(blobs)
+}
+
+impl Truth {
+    fn commit(
+        &mut self,
+        edit: &Edit,
+        manifest: &Arc<Manifest>,
+        authority: Option<&Authority>,
+        objects: &Objects,
+        now: Micros,
+        wrong: &mut Vec<String>,
+    ) {
+        let version = edit.version;
+        let before = self.manifest.as_ref().map(|m| m.version).unwrap_or_default();
+        if version != before.next() {
+            wrong.push(format!("version {version} was committed after version {before}"));
+        }
+        if let Some(Authority::Writer { epoch, .. }) = authority
+            && *epoch != self.claimed
+        {
+            wrong.push(format!(
+                "epoch {epoch} commits version {version} after epoch {} was claimed",
+                self.claimed
+            ));
+        }
+        for change in &edit.changes {
+            let (segments, tables): (&[Arc<LogEntry>], &[_]) = match change {
+                Change::AppendLog { segments } => (segments, &[]),
+                Change::Adopt { rolled, .. } => (rolled, &[]),
+                Change::Flush { tables, chunk, .. } => {
+                    if let Some(chunk) = chunk {
+                        self.name(&chunk.path().to_string(), version, objects, wrong);
+                    }
+                    (&[], tables)
+                }
+                Change::Merge { tables, .. } => (&[], tables),
+                _ => continue,
+            };
+            for segment in segments {
+                self.name(&segment.path().to_string(), version, objects, wrong);
+                self.append(segment, objects, wrong);
+            }
+            for table in tables {
+                self.name(&table.path().to_string(), version, objects, wrong);
+            }
+        }
+        if manifest.flushed_seq > manifest.last_seq {
+            wrong.push(format!(
+                "{} is flushed, and only {} committed",
+                manifest.flushed_seq, manifest.last_seq
+            ));
+        }
+        if manifest.last_seq.0 != self.records.len() as u64 {
+            wrong.push(format!("the head is at {}, the log holds {}", manifest.last_seq, self.records.len()));
+        }
+        for retired in manifest.retired.iter().rev().take_while(|r| r.version == version) {
+            if let Some(named) = self.named.get_mut(retired.path.as_str()) {
+                named.retired = Some((version, now));
+            }
+        }
+        self.manifest = Some(Arc::clone(manifest));
+    }
+
+    fn name(&mut self, path: &str, version: Version, objects: &Objects, wrong: &mut Vec<String>) {
+        if objects.get(path).is_none() {
+            wrong.push(format!("version {version} names {path}, which is not in the bucket"));
+        }
+        self.named.entry(path.to_owned()).or_insert(Named { from: version, retired: None });
+    }
+
+    fn append(&mut self, segment: &LogEntry, objects: &Objects, wrong: &mut Vec<String>) {
+        let path = segment.path();
+        let Some(bytes) = objects.get(path.as_str()) else { return };
+        let Ok(object) = log::decode(&bytes) else {
+            return wrong.push(format!("{path} was committed and does not decode"));
+        };
+        for row in object.blocks.iter().flat_map(|b| b.rows()) {
+            if row.seq.0 != self.records.len() as u64 + 1 {
+                wrong.push(format!("number {} was committed after {}", row.seq, self.records.len()));
+            }
+            let op = match row.value {
+                ValueRef::Put(value) => Op::Put(Digest::of(value)),
+                _ => Op::Delete,
+            };
+            self.records.push(Record {
+                seq: row.seq.0,
+                time: row.time.0,
+                expires: row.expires.map(|e| e.0),
+                epoch: Some(segment.id.epoch.0),
+                key: Key::new(row.key),
+                op,
+            });
+        }
+    }
+
+    fn may_delete(&self, path: &str, now: Micros, grace: Micros) -> Result<(), String> {
+        let Some(manifest) = &self.manifest else { return Ok(()) };
+        let for_ever = path == names::identity().as_str()
+            || names::parse_epoch(path).is_some()
+            || names::parse_lineage(path).is_some()
+            || names::parse_fold(path).is_some();
+        if for_ever {
+            return Err("it is kept for ever".to_owned());
+        }
+        if self.checkpoint.as_deref() == Some(path) {
+            return Err("loads start there".to_owned());
+        }
+        if named_by(manifest).any(|(named, _)| named == path) {
+            return Err("the newest manifest names it".to_owned());
+        }
+        let Some(named) = self.named.get(path) else { return Ok(()) };
+        let Some((version, since)) = named.retired else { return Ok(()) };
+        if now < since + grace {
+            return Err(format!("version {version} retired it {} ms ago", (now - since) / 1000));
+        }
+        let pinned = self.pins.values().find(|p| (named.from..version).contains(p));
+        match pinned {
+            Some(pin) => Err(format!("version {pin}, which names it, is pinned")),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! The four roles' processes: what each one does from its start on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use compactor_node::Compactor;
+use futures::FutureExt;
+use isle_storage::coordination::bucket::BucketCoordination;
+use isle_storage::coordination::identity::OpenMode;
+use isle_storage::coordination::{Coordination, CoordinationSettings, NodeInfo};
+use isle_storage::database::Database;
+use isle_storage::environment::{Environment, Metrics, Offload};
+use isle_storage::manifest::CompactionMode;
+use isle_storage::object::{Bucket, RetryBucket, RetryPolicy};
+use reader_node::Reader;
+use tailer_node::{Tailer, TailerSettings};
+use tokio::time::sleep;
+use writer_node::Writer;
+
+use crate::coordination::{Cluster, SimCoordination};
+use crate::node::{Address, Node, serve};
+use crate::oracle::Oracle;
+use crate::plan::{Form, Plan};
+use crate::rng::{Rng, SeededEntropy};
+use crate::store::SimBucket;
+use crate::world::{ProcessId, SkewedClock, World};
+
+/// An engine with the number of the process it runs in.
+#[derive(Debug, Clone)]
+pub struct Seat<E> {
+    /// The engine.
+    pub engine: E,
+    /// Counts the processes at this address.
+    pub incarnation: u64,
+}
+
+/// What every process of a schedule shares.
+#[derive(Debug, Clone)]
+pub struct Parts {
+    /// The world.
+    pub world: Arc<World>,
+    /// The oracle.
+    pub oracle: Arc<Oracle>,
+    /// The coordination service.
+    pub cluster: Arc<Cluster>,
+    /// The plan.
+    pub plan: Arc<Plan>,
+}
+
+impl Parts {
+    fn environment(&self, process: ProcessId, incarnation: u64, role: &str) -> Environment {
+        // Every start of every process has a stream of its own.
+        let stream = self.plan.seed.rotate_left(17) ^ ((process.0 as u64) << 48) ^ (incarnation << 32) ^ 1;
+        Environment {
+            clock: SkewedClock::new(&self.world, process),
+            entropy: Arc::new(SeededEntropy::new(Rng::new(stream))),
+            metrics: Metrics::new(role, "default"),
+            offload: Offload::Inline,
+        }
+    }
+
+    fn bucket(&self, process: ProcessId, env: &Environment) -> Arc<dyn Bucket> {
+        let bucket = Arc::new(SimBucket::new(&self.world, &self.oracle, process));
+        if !self.plan.retries {
+            return bucket;
+        }
+        let policy = RetryPolicy {
+            budget: Duration::from_millis(1_500),
+            first_pause: Duration::from_millis(20),
+            max_pause: Duration::from_millis(400),
+        };
+        Arc::new(RetryBucket::new(bucket, policy, Arc::clone(&env.entropy)))
+    }
+
+    fn coordination(
+        &self,
+        process: ProcessId,
+        bucket: &Arc<dyn Bucket>,
+        env: &Environment,
+    ) -> Arc<dyn Coordination> {
+        match self.plan.form {
+            Form::Service => {
+                SimCoordination::new(&self.world, &self.oracle, &self.cluster, Arc::clone(bucket), process)
+            }
+            Form::Bucket => {
+                let settings = CoordinationSettings {
+                    poll_min_ms: 20,
+                    poll_max_ms: 250,
+                    job_beat_seconds: 1,
+                    job_stale_seconds: 3,
+                    ..CoordinationSettings::default()
+                };
+                BucketCoordination::trusting(&settings, Arc::clone(bucket), env)
+            }
+        }
+    }
+
+    /// Opens the database, again and again: a supervisor starts a program that ends.
+    async fn database(
+        &self,
+        process: ProcessId,
+        incarnation: u64,
+        role: &str,
+        mode: &OpenMode,
+    ) -> (Database, NodeInfo) {
+        let env = self.environment(process, incarnation, role);
+        let bucket = self.bucket(process, &env);
+        let coordination = self.coordination(process, &bucket, &env);
+        let node = NodeInfo {
+            node: format!("{}-{incarnation}", self.world.name(process)),
+            advertise: "simulated".to_owned(),
+        };
+        loop {
+            let opened =
+                Database::open(Arc::clone(&bucket), Arc::clone(&coordination), env.clone(), "default", mode);
+            match opened.await {
+                Ok(db) => return (db, node),
+                Err(e) => {
+                    self.world.note_of(process, format_args!("cannot open: {e}"));
+                    sleep(Duration::from_millis(if e.is_passing() { 50 } else { 250 })).await;
+                }
+            }
+        }
+    }
+
+    /// A place for a role's process.
+    fn node<E: Clone + Send + 'static>(
+        &self,
+        process: ProcessId,
+        role: &'static str,
+        mode: OpenMode,
+        open: impl Fn(Database, NodeInfo, &Plan) -> Result<E, String> + Clone + Send + Sync + 'static,
+    ) -> Node<Seat<E>> {
+        let parts = self.clone();
+        Node::new(&self.world, Address::new(process), move |inbox, incarnation| {
+            let (parts, mode, open) = (parts.clone(), mode.clone(), open.clone());
+            async move {
+                let (db, node) = parts.database(process, incarnation, role, &mode).await;
+                match open(db, node, &parts.plan) {
+                    Ok(engine) => serve(inbox, Seat { engine, incarnation }).await,
+                    Err(e) => parts.world.violation(format!("{role} settings are refused: {e}")),
+                }
+            }
+            .boxed()
+        })
+    }
+
+    /// Writer number `i`.
+    #[must_use]
+    pub fn writer(&self, i: usize) -> Node<Seat<Writer>> {
+        let process = ProcessId(self.plan.firsts()[0] + i);
+        let mode = OpenMode::CreateIfMissing(CompactionMode::Merge);
+        self.node(process, "writer", mode, |db, node, plan| {
+            Writer::open(db, plan.writer.clone(), node).map_err(|e| e.to_string())
+        })
+    }
+
+    /// Reader number `i`.
+    #[must_use]
+    pub fn reader(&self, i: usize) -> Node<Seat<Reader>> {
+        let process = ProcessId(self.plan.firsts()[1] + i);
+        self.node(process, "reader", OpenMode::Existing, |db, _, plan| {
+            Reader::open(db, plan.reader.clone()).map_err(|e| e.to_string())
+        })
+    }
+
+    /// Tailer number `i`.
+    #[must_use]
+    pub fn tailer(&self, i: usize) -> Node<Seat<Tailer>> {
+        let process = ProcessId(self.plan.firsts()[2] + i);
+        self.node(process, "tailer", OpenMode::Existing, |db, _, _| {
+            Tailer::open(db, TailerSettings::default())
+        })
+    }
+
+    /// Compactor number `i`.
+    #[must_use]
+    pub fn compactor(&self, i: usize) -> Node<Seat<Compactor>> {
+        let process = ProcessId(self.plan.firsts()[3] + i);
+        self.node(process, "compactor", OpenMode::Existing, |db, node, plan| {
+            Compactor::open(db, node, plan.compactor.clone())
+        })
+    }
+}

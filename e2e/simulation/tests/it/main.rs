@@ -1,0 +1,3 @@
+//! The simulation's tests: schedules, determinism, pinned seeds, broken variants.
+
+mod determinism;
