@@ -5,231 +5,193 @@
 //! objects are gone; the next pass deletes them again (a missing object is fine) and commits. Nothing leaks, and one
 //! object that cannot be deleted is left in the list without holding back the others.
 //!
+//! A pass that is paused anywhere, for days, may go on: every ground it had is for ever. What it deletes was retired,
+//! and names are never used twice; two checkpoints cover that; and no pin below the floor is given out any more.
+//!
 //! A pass lists `manifest/` (a few entries) and nothing else, and only runs while something waits: an idle database
 //! sees no request from here.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use futures::StreamExt;
-use isle_storage::coordination::{Authority, CoordinationError, Loaded, NodeInfo, fold};
+use isle_storage::coordination::{Authority, Loaded, NodeInfo};
 use isle_storage::database::Database;
 use isle_storage::ids::{Timestamp, Version};
 use isle_storage::manifest::{Author, Change};
-use isle_storage::names::{self, ObjectPath};
-use isle_storage::object::ObjectMeta;
+use isle_storage::names::ObjectPath;
+use isle_storage::object::store_now;
 
+use crate::deletion;
 use crate::error::JobError;
-use crate::garbage::{self, Evidence, ListedCheckpoint};
+use crate::garbage::{self, Evidence, Judgement};
 use crate::job;
+use crate::listing::{self, Listing};
 use crate::plan;
 use crate::settings::CompactorSettings;
-
-/// Deletes under way at once.
-const DELETE_CONCURRENCY: usize = 16;
+use crate::sweep::Orphan;
 
 /// What one pass did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pass {
-    /// Objects deleted, manifest objects included.
+    /// Objects deleted, manifest objects included; in a dry run, those that would be.
     pub deleted: u64,
     /// Their bytes, as far as known.
     pub bytes: u64,
     /// Objects that could not be deleted this time.
     pub failed: u64,
+    /// Objects that a pin holds back.
+    pub pinned: u64,
     /// When to come again, if anything is waiting.
     pub again: Option<Duration>,
+    /// In a dry run, what would be deleted.
+    pub plan: Vec<Orphan>,
 }
 
-/// One pass: folds where that is what the garbage waits for, deletes what may go.
+/// One pass: folds where that is what the garbage waits for, deletes what may go. A dry run changes nothing: it judges
+/// by this host's clock, and leaves pins out of account.
 ///
 /// # Errors
-/// [`JobError`]; [`CoordinationError::Regressed`] or [`CoordinationError::WrongDatabase`] where the bucket contradicts
-/// the head: then nothing was deleted.
+/// [`JobError`]; `Regressed` or `WrongDatabase` where the bucket contradicts the head: then nothing was deleted.
 pub async fn pass(
     db: &Database,
     node: &NodeInfo,
     settings: &CompactorSettings,
     dry_run: bool,
 ) -> Result<Pass, JobError> {
-    job::under_claim(db, node, plan::job_named("collect"), async |authority| {
-        // First the listing, then the head: whatever was listed was written under a head no newer than this one.
+    Collector::default().pass(db, node, settings, dry_run).await
+}
+
+/// A collector that remembers what it could not delete, and takes it last.
+#[derive(Debug, Default)]
+pub struct Collector {
+    stubborn: BTreeSet<ObjectPath>,
+}
+
+impl Collector {
+    /// As [`pass`].
+    ///
+    /// # Errors
+    /// As [`pass`].
+    pub async fn pass(
+        &mut self,
+        db: &Database,
+        node: &NodeInfo,
+        settings: &CompactorSettings,
+        dry_run: bool,
+    ) -> Result<Pass, JobError> {
+        if dry_run {
+            return self.look(db, settings).await;
+        }
+        let stubborn = &mut self.stubborn;
+        job::under_claim(db, node, plan::job_named("collect"), async |authority| {
+            collect(db, settings, &authority, stubborn).await
+        })
+        .await
+    }
+
+    async fn look(&self, db: &Database, settings: &CompactorSettings) -> Result<Pass, JobError> {
         let listing = Listing::read(db).await?;
-        let loaded = db.coordination.load().await?;
+        let loaded = db.load().await?;
         listing.refuse_contradictions(db, &loaded).await?;
-        collect(db, settings, loaded, listing, &authority, dry_run).await
-    })
-    .await
+        let now = db.env.clock.now();
+        let grace = Duration::from_secs(settings.grace_seconds);
+        let judgement = judge(settings, &loaded, &listing, now, Version(u64::MAX), &self.stubborn);
+        let surplus = listing.surplus(&loaded.state.head.checkpoint, now, grace);
+        let retired = judgement.delete.iter().map(|path| {
+            let len = loaded.manifest.retired.iter().find(|r| r.path == *path).map(|r| r.len);
+            Orphan::new(
+                path,
+                len.unwrap_or_default(),
+                "retired, covered by two checkpoints, its grace is over",
+            )
+        });
+        let plan: Vec<Orphan> =
+            retired.chain(surplus.iter().map(|(path, why)| Orphan::new(path, 0, why))).collect();
+        Ok(Pass { deleted: plan.len() as u64, bytes: judgement.bytes, plan, ..Pass::default() })
+    }
 }
 
 async fn collect(
     db: &Database,
     settings: &CompactorSettings,
-    mut loaded: Loaded,
-    mut listing: Listing,
     authority: &Authority,
-    dry_run: bool,
+    stubborn: &mut BTreeSet<ObjectPath>,
 ) -> Result<Pass, JobError> {
     let grace = Duration::from_secs(settings.grace_seconds);
-    let (mut judgement, mut floor) = judge(db, settings, &loaded, &listing).await?;
-    if judgement.needs_checkpoint && !dry_run {
-        if let Some(state) = fold::fold(db, &loaded).await? {
-            loaded.state = state;
-        }
-        listing = Listing::read(db).await?;
-        (judgement, floor) = judge(db, settings, &loaded, &listing).await?;
+    let mut listing = Listing::read(db).await?;
+    let mut loaded = db.load().await?;
+    listing.refuse_contradictions(db, &loaded).await?;
+    let now = store_now(db.bucket.as_ref(), db.env.entropy.as_ref()).await?;
+    let mut judgement = judge(settings, &loaded, &listing, now, Version(u64::MAX), stubborn);
+    // What is relied on is read first: a checkpoint that does not decode covers nothing.
+    let relies = !judgement.delete.is_empty();
+    if relies && listing.forget_damaged(db, &loaded.state.head.checkpoint).await? {
+        judgement = judge(settings, &loaded, &listing, now, Version(u64::MAX), stubborn);
+    }
+    if judgement.needs_checkpoint {
+        listing::fold_for_garbage(db, &mut loaded).await?;
     }
     let mut pass = Pass::default();
-    if dry_run {
-        pass.deleted = judgement.delete.len() as u64;
-        pass.bytes = judgement.bytes;
-        return Ok(pass);
+    if !judgement.delete.is_empty() {
+        let floor = db.coordination.raise_gc_floor(judgement.upto).await?;
+        if floor < judgement.upto {
+            judgement = judge(settings, &loaded, &listing, now, floor, stubborn);
+        }
+        pass.pinned = judgement.pinned;
+        remove(db, authority, &loaded, &judgement, stubborn, &mut pass).await?;
     }
-    let gone = delete(db, &judgement.delete, &mut pass).await;
-    pass.bytes = loaded.manifest.retired.iter().filter(|r| gone.contains(&r.path)).map(|r| r.len).sum();
-    if !gone.is_empty() {
-        let job = plan::job_named("collect");
-        let changes = vec![Change::Collected { paths: gone }];
-        job::commit_changes(db, authority, &Author::Job(job), changes, loaded.clone()).await?;
-    }
-    let surplus = listing.surplus(&loaded, settings);
-    delete(db, &surplus, &mut pass).await;
-    tracing::debug!(deleted = pass.deleted, failed = pass.failed, floor = floor.0, "garbage collected");
-    let waiting = judgement.needs_checkpoint || judgement.wait.is_some() || pass.failed > 0;
+    let surplus = listing.surplus(&loaded.state.head.checkpoint, now, grace);
+    let surplus: Vec<ObjectPath> = surplus.into_iter().map(|(path, _)| path).collect();
+    let deleted = deletion::delete(db, &surplus).await;
+    pass.deleted += deleted.gone.len() as u64;
+    pass.failed += deleted.failed.len() as u64;
+    tracing::debug!(deleted = pass.deleted, failed = pass.failed, pinned = pass.pinned, "garbage collected");
+    let waiting =
+        judgement.needs_checkpoint || judgement.wait.is_some() || pass.failed > 0 || pass.pinned > 0;
     pass.again = waiting.then(|| judgement.wait.unwrap_or(grace).max(Duration::from_millis(200)));
     Ok(pass)
 }
 
-async fn judge(
+/// Deletes, then records.
+async fn remove(
     db: &Database,
+    authority: &Authority,
+    loaded: &Loaded,
+    judgement: &Judgement,
+    stubborn: &mut BTreeSet<ObjectPath>,
+    pass: &mut Pass,
+) -> Result<(), JobError> {
+    let deleted = deletion::delete(db, &judgement.delete).await;
+    stubborn.retain(|path| !deleted.gone.contains(path));
+    stubborn.extend(deleted.failed.iter().cloned());
+    let gone = deleted.gone;
+    pass.deleted += gone.len() as u64;
+    pass.failed += deleted.failed.len() as u64;
+    pass.bytes = loaded.manifest.retired.iter().filter(|r| gone.contains(&r.path)).map(|r| r.len).sum();
+    if gone.is_empty() {
+        return Ok(());
+    }
+    let author = Author::Job(plan::job_named("collect"));
+    let changes = vec![Change::Collected { paths: gone }];
+    job::commit_changes(db, authority, &author, changes, loaded.clone()).await.map(drop)
+}
+
+fn judge(
     settings: &CompactorSettings,
     loaded: &Loaded,
     listing: &Listing,
-) -> Result<(garbage::Judgement, Version), JobError> {
-    let floor = db.coordination.raise_gc_floor(loaded.manifest.version).await?;
-    let store_now = if loaded.manifest.retired.is_empty() { Timestamp(0) } else { store_time(db).await? };
+    store_now: Timestamp,
+    floor: Version,
+    stubborn: &BTreeSet<ObjectPath>,
+) -> Judgement {
     let evidence = Evidence {
         manifest: &loaded.manifest,
-        head_checkpoint: loaded.state.head.checkpoint.version,
+        head: &loaded.state.head.checkpoint,
         checkpoints: &listing.checkpoints,
         floor,
         store_now,
         grace: Duration::from_secs(settings.grace_seconds),
+        stubborn,
     };
-    Ok((garbage::judge(&evidence, settings.max_deletes_per_pass), floor))
-}
-
-/// The store's own time: what it says of an object written just now.
-async fn store_time(db: &Database) -> Result<Timestamp, JobError> {
-    let marker = names::marker(db.env.entropy.next_u64());
-    db.bucket.put(&marker, bytes::Bytes::from_static(b"now").into()).await?;
-    let meta = db.bucket.head(&marker).await?;
-    db.bucket.delete(&marker).await?;
-    Ok(meta.last_modified)
-}
-
-async fn delete(db: &Database, paths: &[ObjectPath], pass: &mut Pass) -> Vec<ObjectPath> {
-    let deletes = futures::stream::iter(paths.iter().cloned()).map(|path| async move {
-        let result = db.bucket.delete(&path).await;
-        (path, result)
-    });
-    let results: Vec<_> = deletes.buffered(DELETE_CONCURRENCY).collect().await;
-    let mut gone = Vec::with_capacity(results.len());
-    for (path, result) in results {
-        match result {
-            Ok(()) => {
-                pass.deleted += 1;
-                gone.push(path);
-            }
-            Err(error) => {
-                pass.failed += 1;
-                tracing::warn!(object = %path, %error, "a retired object could not be deleted; it will be tried again");
-            }
-        }
-    }
-    gone
-}
-
-/// What `manifest/` holds.
-#[derive(Debug, Default)]
-struct Listing {
-    checkpoints: Vec<ListedCheckpoint>,
-    newest_epoch: u64,
-    lineages: Vec<(u64, String)>,
-    big_edits: Vec<(Version, String)>,
-    markers: Vec<ObjectMeta>,
-}
-
-impl Listing {
-    async fn read(db: &Database) -> Result<Self, JobError> {
-        let mut out = Self::default();
-        let mut entries = db.bucket.list("manifest");
-        while let Some(meta) = entries.next().await {
-            let meta = meta?;
-            if let Some(version) = names::parse_checkpoint(&meta.path) {
-                out.checkpoints.push(ListedCheckpoint {
-                    version,
-                    written: meta.last_modified,
-                    path: meta.path,
-                });
-            } else if let Some(epoch) = names::parse_epoch(&meta.path) {
-                out.newest_epoch = out.newest_epoch.max(epoch.0);
-            } else if let Some(n) = names::parse_lineage(&meta.path) {
-                out.lineages.push((n, meta.path));
-            } else if let Some(version) = names::parse_big_edit(&meta.path) {
-                out.big_edits.push((version, meta.path));
-            } else if meta.path.starts_with("manifest/marker-") {
-                out.markers.push(meta);
-            }
-        }
-        out.checkpoints.sort_by_key(|c| std::cmp::Reverse((c.version, c.written)));
-        out.lineages.sort();
-        Ok(out)
-    }
-
-    /// Before anything is deleted: does the bucket agree that this head is the newest?
-    async fn refuse_contradictions(&self, db: &Database, loaded: &Loaded) -> Result<(), JobError> {
-        let version = loaded.manifest.version;
-        if let Some(c) = self.checkpoints.first().filter(|c| c.version > version) {
-            return Err(CoordinationError::Regressed(format!(
-                "{} stands in the bucket, and the head is only at version {version}: run `isle recover`",
-                c.path
-            ))
-            .into());
-        }
-        if self.newest_epoch > loaded.manifest.epoch.0 {
-            return Err(CoordinationError::Regressed(format!(
-                "an epoch object of epoch {} stands in the bucket, and the head is only at {}: run `isle recover`",
-                self.newest_epoch, loaded.manifest.epoch
-            ))
-            .into());
-        }
-        let Some((_, newest)) = self.lineages.last() else { return Ok(()) };
-        let path = ObjectPath::new(newest.clone()).map_err(JobError::Internal)?;
-        let text = db.bucket.get(&path).await?;
-        if contains(&text, loaded.manifest.lineage.to_string().as_bytes()) {
-            return Ok(());
-        }
-        Err(CoordinationError::WrongDatabase(format!(
-            "{newest} names another lineage than the head's {}: the database was recovered elsewhere",
-            loaded.manifest.lineage
-        ))
-        .into())
-    }
-
-    fn surplus(&self, loaded: &Loaded, settings: &CompactorSettings) -> Vec<ObjectPath> {
-        let head = &loaded.state.head.checkpoint;
-        let old = garbage::surplus_checkpoints(&self.checkpoints, head.path.as_str());
-        let covered = self.checkpoints.get(1).map(|c| c.version.0).unwrap_or_default();
-        let horizon = covered.saturating_sub(fold::KEEP_EDITS as u64);
-        let edits = self.big_edits.iter().filter(|(v, _)| v.0 < horizon).map(|(_, path)| path);
-        let newest = self.checkpoints.first().map(|c| c.written).unwrap_or_default();
-        let grace = Duration::from_secs(settings.grace_seconds);
-        let markers = self.markers.iter().filter(|m| m.last_modified.plus(grace) < newest).map(|m| &m.path);
-        let paths = old.iter().map(|c| &c.path).chain(edits).chain(markers);
-        paths.filter_map(|p| ObjectPath::new(p.clone()).ok()).collect()
-    }
-}
-
-fn contains(text: &[u8], needle: &[u8]) -> bool {
-    text.windows(needle.len()).any(|w| w == needle)
+    garbage::judge(&evidence, settings.max_deletes_per_pass)
 }

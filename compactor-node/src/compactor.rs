@@ -1,19 +1,20 @@
-//! The compactor: three loops that never wait for one another, and the single run for cron.
+//! The compactor: four loops that never wait for one another, and the single run for cron.
 //!
 //! | loop | wakes when | does |
 //! | --- | --- | --- |
 //! | merge | the manifest has changed, or somebody asked | plans, claims, merges, commits |
 //! | checkpoints | the manifest has changed | folds when due; trims the log; drops expired snapshots |
 //! | garbage | something was retired, or its grace ends | one collector pass |
+//! | sweep | its interval is over, an hour by default | one sweep for orphans |
 //!
-//! They are apart so that deletes never hold up merges and checkpoints never starve behind them. All of them sleep on
-//! the follower's view of the head: an idle database sees no request from here.
+//! They are apart so that deletes never hold up merges and checkpoints never starve behind them. All but the sweep
+//! sleep on the follower's view of the head: an idle database sees no request from here between two sweeps.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use isle_storage::coordination::follow::{self, Current};
-use isle_storage::coordination::{Authority, Loaded, NodeInfo, fold};
+use isle_storage::coordination::{Loaded, NodeInfo, fold};
 use isle_storage::database::Database;
 use isle_storage::ids::JobId;
 use isle_storage::manifest::{Author, Change, Manifest};
@@ -24,13 +25,20 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-use crate::collector;
+use crate::collector::{self, Collector};
 use crate::error::JobError;
-use crate::execute;
-use crate::job;
+use crate::execute::{self, Merged};
+use crate::job::{self, Bounds, Claimed};
 use crate::metrics::CompactorMetrics;
 use crate::plan::{self, MergePlan};
 use crate::settings::CompactorSettings;
+use crate::sweep::{Sweeper, Swept};
+
+/// How long a loop has to end by itself when the compactor is closed.
+const CLOSING: Duration = Duration::from_secs(5);
+
+/// Pause between two passes of one round of the sweep.
+const BETWEEN_PASSES: Duration = Duration::from_secs(1);
 
 /// What a merge did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
@@ -74,8 +82,14 @@ pub struct CompactorStatus {
     pub bytes_written: u64,
     /// Checkpoints written.
     pub checkpoints: u64,
-    /// Objects deleted.
+    /// Retired objects deleted.
     pub deleted: u64,
+    /// Orphans deleted.
+    pub swept: u64,
+    /// Garbage that the last passes could not delete.
+    pub undeletable: u64,
+    /// Objects with names that are none of ours, as the last sweep found them.
+    pub unknown: u64,
     /// The newest failure of each loop, while it lasts.
     pub trouble: std::collections::BTreeMap<&'static str, String>,
 }
@@ -91,6 +105,8 @@ struct Shared {
     full: Mutex<Option<JobId>>,
     asked: Notify,
     status: Mutex<CompactorStatus>,
+    collector: tokio::sync::Mutex<Collector>,
+    sweeper: tokio::sync::Mutex<Sweeper>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -109,6 +125,7 @@ impl Compactor {
         this.spawn("merge", |c| async move { c.merge_loop().await });
         this.spawn("checkpoint", |c| async move { c.checkpoint_loop().await });
         this.spawn("garbage", |c| async move { c.garbage_loop().await });
+        this.spawn("sweep", |c| async move { c.sweep_loop().await });
         this.0.tasks.close();
         Ok(this)
     }
@@ -125,7 +142,7 @@ impl Compactor {
         tasks.spawn(async move {
             loop {
                 tokio::select! {
-                    biased;
+                   biased;
                     () = stopped.cancelled() => return,
                     event = events.recv() => if event.is_none() { return },
                 }
@@ -141,6 +158,8 @@ impl Compactor {
             full: Mutex::new(None),
             asked: Notify::new(),
             status: Mutex::default(),
+            collector: tokio::sync::Mutex::default(),
+            sweeper: tokio::sync::Mutex::default(),
             stop,
             tasks,
         };
@@ -229,11 +248,13 @@ impl Compactor {
         self.0.tasks.spawn(async move {
             let mut running = AbortOnDropHandle::new(tokio::spawn(body));
             tokio::select! {
-                biased;
+               biased;
                 () = stop.cancelled() => {
-                    running.abort();
-                    // Wait for the loop to have let go of its claim and its outputs' names.
-                    let _aborted = running.await;
+                    // A merge under way takes its outputs back and gives its claim back.
+                    if tokio::time::timeout(CLOSING, &mut running).await.is_err() {
+                        running.abort();
+                        let _aborted = running.await;
+                    }
                 }
                 ended = &mut running => if let Err(defect) = ended {
                     tracing::error!(r#loop = name, %defect, "a defect ended this loop; restart the compactor");
@@ -251,15 +272,17 @@ impl Compactor {
             let planned = if *paused.borrow_and_update() { None } else { self.next_merge(&mut view) };
             let Some(planned) = planned else {
                 tokio::select! {
-                    biased;
+                   biased;
+                    () = self.0.stop.cancelled() => return,
                     changed = view.changed() => if changed.is_err() { return },
                     changed = paused.changed() => if changed.is_err() { return },
                     () = self.0.asked.notified() => {}
                 }
                 continue;
             };
-            match self.merge(&planned).await {
+            match self.merge(&planned, None).await {
                 Ok(_) => self.well("merge", &mut backoff),
+                Err(_) if self.is_closed() => return,
                 Err(error) => self.ill("merge", &error, &mut backoff).await,
             }
         }
@@ -279,17 +302,22 @@ impl Compactor {
         plan::merge(manifest, &self.0.settings)
     }
 
-    /// Claims, merges, commits.
+    /// Claims, merges, commits; stops at `deadline` unless the commit has begun.
     ///
     /// # Errors
     /// [`JobError`]; the outputs were taken back unless the commit's outcome is unknown.
-    pub(crate) async fn merge(&self, planned: &MergePlan) -> Result<MergeReport, JobError> {
+    pub async fn merge(
+        &self,
+        planned: &MergePlan,
+        deadline: Option<Instant>,
+    ) -> Result<MergeReport, JobError> {
         let shared = &self.0;
         let id = planned.job();
         let started = Instant::now();
         shared.status.lock().merging = Some(format!("{} runs, {}", planned.inputs.len(), planned.reason));
-        let result = job::under_claim(&shared.db, &shared.node, id, async |authority| {
-            self.merge_claimed(planned, id, &authority).await
+        let bounds = self.bounds(deadline);
+        let result = job::with_claim(&shared.db, &shared.node, id, bounds, async |claimed| {
+            self.merge_claimed(planned, id, &claimed).await
         })
         .await;
         let mut status = shared.status.lock();
@@ -319,17 +347,17 @@ impl Compactor {
         &self,
         planned: &MergePlan,
         id: JobId,
-        authority: &Authority,
+        claimed: &Claimed,
     ) -> Result<MergeReport, JobError> {
         let db = &self.0.db;
         // Read after the claim: what the job is checked against is never older than its right to do it.
-        let loaded = db.coordination.load().await?;
+        let loaded = db.load().await?;
         let replanned = refresh(planned, &loaded.manifest)?;
         let owner = format!("{id}-{:016x}", db.env.entropy.next_u64());
-        let merged = execute::merge(db, &self.0.settings, &replanned, &loaded.manifest, &owner).await?;
-        let changes = vec![merged.change.clone()];
-        match job::commit_changes(db, authority, &Author::Job(id), changes, loaded).await {
-            Ok(_) => Ok(MergeReport {
+        let settings = &self.0.settings;
+        let merged = execute::merge(db, settings, &replanned, &loaded.manifest, &owner, claimed).await?;
+        match self.commit_merge(id, claimed, &merged).await {
+            Ok(()) => Ok(MergeReport {
                 inputs: replanned.inputs.len(),
                 bytes_read: replanned.bytes,
                 bytes_written: merged.bytes_written,
@@ -345,10 +373,24 @@ impl Compactor {
         }
     }
 
+    /// Commits on top of the head as it is now. Of the one the merge began with, after hours of other people's commits,
+    /// the manifest would no longer remember who made the next version, and nobody could tell whether it was us.
+    async fn commit_merge(&self, id: JobId, claimed: &Claimed, merged: &Merged) -> Result<(), JobError> {
+        let db = &self.0.db;
+        let now = db.load().await?;
+        let changes = vec![merged.change.clone()];
+        job::commit_changes(db, &claimed.authority, &Author::Job(id), changes, now).await.map(drop)
+    }
+
+    /// What ends a job here before its time.
+    pub(crate) fn bounds(&self, deadline: Option<Instant>) -> Bounds {
+        Bounds { deadline, stop: self.0.stop.clone() }
+    }
+
     async fn checkpoint_loop(self) {
         let mut view = self.0.current.clone();
         let mut backoff = Backoff::new(&self.0.settings);
-        loop {
+        while !self.is_closed() {
             let loaded = view.borrow_and_update().as_ref().map(loaded_of);
             if let Some(loaded) = loaded {
                 match self.keep_house(&loaded).await {
@@ -359,8 +401,10 @@ impl Compactor {
                     }
                 }
             }
-            if view.changed().await.is_err() {
-                return;
+            tokio::select! {
+                biased;
+                () = self.0.stop.cancelled() => return,
+                changed = view.changed() => if changed.is_err() { return },
             }
         }
     }
@@ -395,7 +439,7 @@ impl Compactor {
     async fn garbage_loop(self) {
         let mut view = self.0.current.clone();
         let mut backoff = Backoff::new(&self.0.settings);
-        loop {
+        while !self.is_closed() {
             let waiting = view.borrow_and_update().as_ref().is_some_and(|c| !c.manifest.retired.is_empty());
             let mut again = None;
             if waiting {
@@ -410,24 +454,81 @@ impl Compactor {
                     }
                 }
             }
-            let pause = again.unwrap_or(Duration::MAX);
             // Every flush retires something; the grace, not the flush, decides when to look again.
-            if waiting && again.is_some() {
-                tokio::time::sleep(pause).await;
-            } else if view.changed().await.is_err() {
+            match again {
+                Some(pause) => self.pause_for(pause).await,
+                None => tokio::select! {
+                    biased;
+                    () = self.0.stop.cancelled() => return,
+                    changed = view.changed() => if changed.is_err() { return },
+                },
+            }
+        }
+    }
+
+    /// The first sweep comes an interval after the start: a crash loop must not become a loop of listings.
+    async fn sweep_loop(self) {
+        let interval = Duration::from_secs(self.0.settings.sweep_interval_seconds);
+        let mut backoff = Backoff::new(&self.0.settings);
+        let mut pause = interval;
+        loop {
+            self.pause_for(pause).await;
+            if self.is_closed() {
                 return;
             }
+            pause = match self.sweep(false).await {
+                Ok(swept) => {
+                    self.well("sweep", &mut backoff);
+                    if swept.complete { interval } else { BETWEEN_PASSES }
+                }
+                Err(JobError::ClaimedElsewhere(who)) => {
+                    tracing::debug!(%who, "another compactor sweeps");
+                    interval
+                }
+                Err(error) => {
+                    self.ill("sweep", &error, &mut backoff).await;
+                    Duration::ZERO
+                }
+            };
+        }
+    }
+
+    /// Sleeps, or until the compactor is closed.
+    async fn pause_for(&self, pause: Duration) {
+        tokio::select! {
+            biased;
+            () = self.0.stop.cancelled() => {}
+            () = tokio::time::sleep(pause) => {}
         }
     }
 
     /// One collector pass.
     pub(crate) async fn collect(&self, dry_run: bool) -> Result<collector::Pass, JobError> {
-        let pass = collector::pass(&self.0.db, &self.0.node, &self.0.settings, dry_run).await?;
+        let shared = &self.0;
+        let mut collector = shared.collector.lock().await;
+        let pass = collector.pass(&shared.db, &shared.node, &shared.settings, dry_run).await?;
         if !dry_run {
-            self.0.status.lock().deleted += pass.deleted;
-            self.0.metrics.collected(&pass);
+            let mut status = shared.status.lock();
+            status.deleted += pass.deleted;
+            status.undeletable = pass.failed;
+            shared.metrics.collected(&pass);
         }
         Ok(pass)
+    }
+
+    /// One pass of the orphan sweep.
+    pub(crate) async fn sweep(&self, dry_run: bool) -> Result<Swept, JobError> {
+        let shared = &self.0;
+        let mut sweeper = shared.sweeper.lock().await;
+        let swept = sweeper.pass(&shared.db, &shared.node, &shared.settings, dry_run).await?;
+        if !dry_run {
+            let mut status = shared.status.lock();
+            status.swept += swept.deleted;
+            status.undeletable = swept.failed;
+            status.unknown = swept.unknown;
+            shared.metrics.swept(&swept);
+        }
+        Ok(swept)
     }
 
     fn well(&self, name: &'static str, backoff: &mut Backoff) {
@@ -446,7 +547,7 @@ impl Compactor {
                 self.0.status.lock().trouble.insert(name, error.to_string());
             }
         }
-        tokio::time::sleep(pause).await;
+        self.pause_for(pause).await;
     }
 }
 

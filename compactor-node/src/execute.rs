@@ -9,8 +9,9 @@
 //! never starved by a long merge. Finished tables are uploaded beside it, at most `upload_bytes_in_flight` at once.
 //!
 //! # Crash cases
-//! Until the `Merge` edit is committed nobody names the outputs. A merge that fails deletes what it has uploaded; one
-//! that dies leaves orphans under a name that carries its claim, for the sweep.
+//! Until the `Merge` edit is committed nobody names the outputs. A merge that fails, loses its claim, runs out of time or
+//! is closed deletes what it has uploaded; one that dies leaves orphans under a name that carries its job, for the sweep,
+//! and so does an upload that was under way and arrives after the delete.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +27,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::error::JobError;
+use crate::job::Claimed;
 use crate::plan::MergePlan;
 use crate::settings::CompactorSettings;
 use crate::source::Source;
@@ -54,7 +56,8 @@ pub struct Merged {
     pub outputs: Vec<ObjectPath>,
 }
 
-/// Carries out `plan` against `manifest`. Outputs are named `<owner>-<n>`.
+/// Carries out `plan` against `manifest`, as long as the claim stands and the time lasts. Outputs are named
+/// `<owner>-<n>`.
 ///
 /// # Errors
 /// [`JobError`]; what was uploaded has been deleted again, as far as the store allowed.
@@ -64,18 +67,25 @@ pub async fn merge(
     plan: &MergePlan,
     manifest: &Manifest,
     owner: &str,
+    claimed: &Claimed,
 ) -> Result<Merged, JobError> {
     let mut out = Outputs::new(db, settings, owner);
-    match run(db, settings, plan, manifest, &mut out).await {
-        Ok((rows_in, rewrite)) => out.seal(plan, manifest, rows_in, &rewrite).await,
-        Err(error) => {
-            out.take_back().await;
-            Err(error)
-        }
+    let work = async {
+        let done = run(db, settings, plan, manifest, &mut out).await?;
+        out.uploaded().await?;
+        Ok(done)
+    };
+    let sealed = match claimed.guard(work).await {
+        Ok((rows_in, rewrite)) => out.seal(plan, manifest, rows_in, &rewrite),
+        Err(error) => Err(error),
+    };
+    if sealed.is_err() {
+        out.take_back().await;
     }
+    sealed
 }
 
-/// Deletes outputs that will certainly never be named.
+/// Deletes outputs that will certainly never be named: no commit has named them, or its outcome is "not committed".
 pub async fn take_back(db: &Database, outputs: &[ObjectPath]) {
     for path in outputs {
         if let Err(error) = db.bucket.delete(path).await {
@@ -226,19 +236,21 @@ impl<'a> Outputs<'a> {
         Ok(())
     }
 
-    async fn seal(
-        mut self,
+    /// Every upload is done.
+    async fn uploaded(&mut self) -> Result<(), JobError> {
+        while let Some(done) = self.uploads.join_next().await {
+            done.map_err(|e| JobError::Internal(e.to_string()))??;
+        }
+        Ok(())
+    }
+
+    fn seal(
+        &mut self,
         plan: &MergePlan,
         manifest: &Manifest,
         rows_in: u64,
         rewrite: &Rewrite,
     ) -> Result<Merged, JobError> {
-        while let Some(done) = self.uploads.join_next().await {
-            if let Err(error) = done.map_err(|e| JobError::Internal(e.to_string())).and_then(|r| r) {
-                self.take_back().await;
-                return Err(error);
-            }
-        }
         let newest = inputs(plan, manifest)?.iter().map(|r| r.max_seq()).max().unwrap_or_default();
         let counts = rewrite.counts();
         let untouched = counts.kept == counts.judged && counts.expired_to_deletes == 0;

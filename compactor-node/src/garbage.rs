@@ -7,20 +7,26 @@
 //!   version:     …  v-1 │ v ……… c2 ……… c1 ……… head         c1, c2: the newest two checkpoints
 //!                named  │ retired                             both must lie at or above v
 //! ```
-//! * **Both newest checkpoints lie at or above `v`**, and the head names one that does: a load that starts from
-//!   either never sees the object as live, even where the newest turns out damaged.
-//! * **The collector's floor is at or above `v`**: no pin holds an older version.
-//! * **The grace has passed**, in the store's own time: from the writing of the older of the two checkpoints to a
-//!   marker written just now. No host's clock is asked. Readers of an older view have long followed the head, or find
-//!   out that their view has expired.
+//! * **The head's checkpoint and the newest other one up to it lie at or above `v`**, both verified: a load, or a recover,
+//!   that starts from either never sees the object as live. (A checkpoint above the head's is not named yet, and may be
+//!   the leftover of a fold that died before it looked at what it had written.)
+//! * **The collector's floor is at or above `v`**: no pin holds an older version. The floor is raised only for what
+//!   nothing else holds back any more: a reader may pin any view that is younger than the grace.
+//! * **The grace has passed**, in the store's own time: from the writing of the oldest checkpoint that stands and covers
+//!   the retirement to a marker written just now. No host's clock is asked. Readers of an older view have long followed
+//!   the head, or find out that their view has expired. (Counted from the newest two, nothing would ever go while a busy
+//!   database writes checkpoints faster than the grace passes.) A few old checkpoints are kept as witnesses for this.
 //! * **Blob files go after every object that points at them**: a retired referrer still in the list holds them back.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use isle_storage::ids::{Timestamp, Version};
-use isle_storage::manifest::{Manifest, Retired};
+use isle_storage::manifest::{CheckpointRef, Manifest, Retired};
 use isle_storage::names::ObjectPath;
+
+/// Checkpoints kept at most as witnesses of when something was retired: one for each such part of the grace.
+const WITNESSES: u32 = 8;
 
 /// A checkpoint as the store lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,8 +44,8 @@ pub struct ListedCheckpoint {
 pub struct Evidence<'a> {
     /// The newest manifest.
     pub manifest: &'a Manifest,
-    /// The version of the checkpoint the head names.
-    pub head_checkpoint: Version,
+    /// The checkpoint the head names.
+    pub head: &'a CheckpointRef,
     /// Every checkpoint in the bucket, newest first (by version, then by writing time).
     pub checkpoints: &'a [ListedCheckpoint],
     /// The collector's floor.
@@ -48,15 +54,21 @@ pub struct Evidence<'a> {
     pub store_now: Timestamp,
     /// The grace.
     pub grace: Duration,
+    /// Objects that could not be deleted lately: they come last.
+    pub stubborn: &'a BTreeSet<ObjectPath>,
 }
 
 /// What may be done.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Judgement {
     /// Retired objects that may be deleted now, in the order they were retired.
     pub delete: Vec<ObjectPath>,
     /// Their bytes.
     pub bytes: u64,
+    /// The highest version that retired one of them: what the floor must reach.
+    pub upto: Version,
+    /// Objects that a pin holds back.
+    pub pinned: u64,
     /// Whether a new checkpoint is needed before anything more can go.
     pub needs_checkpoint: bool,
     /// When the next object's grace ends, if that is all it waits for.
@@ -66,35 +78,63 @@ pub struct Judgement {
 /// Judges every retired object; at most `most` are handed out for deletion.
 #[must_use]
 pub fn judge(evidence: &Evidence<'_>, most: usize) -> Judgement {
-    let mut out = Judgement { delete: Vec::new(), bytes: 0, needs_checkpoint: false, wait: None };
+    let mut out = Judgement::default();
     let live = live_paths(evidence.manifest);
     let held_blobs = blobs_with_retired_referrers(evidence.manifest);
-    for r in &evidence.manifest.retired {
-        if live.contains(&r.path) || held_blobs.contains(&r.path) {
-            continue;
-        }
+    let free = evidence.manifest.retired.iter().filter(|r| !live.contains(&r.path));
+    let (last, first): (Vec<_>, Vec<_>) =
+        free.filter(|r| !held_blobs.contains(&r.path)).partition(|r| evidence.stubborn.contains(&r.path));
+    for r in first.into_iter().chain(last) {
         match verdict(evidence, r) {
             Verdict::Delete if out.delete.len() < most => {
                 out.delete.push(r.path.clone());
                 out.bytes += r.len;
+                out.upto = out.upto.max(r.version);
             }
-            Verdict::Delete | Verdict::Wait(_) if out.delete.len() >= most => out.wait = Some(Duration::ZERO),
-            Verdict::Delete => {}
+            Verdict::Delete => out.wait = Some(Duration::ZERO),
             Verdict::Wait(left) => out.wait = Some(out.wait.map_or(left, |w| w.min(left))),
             Verdict::NeedsCheckpoint => out.needs_checkpoint = true,
-            Verdict::Pinned => {}
+            Verdict::Pinned => out.pinned += 1,
         }
     }
     out
 }
 
-/// Checkpoints beyond the newest two, whose deletion harms nobody; the head's is never among them.
+/// The two checkpoints that must cover whatever is deleted: the head's, and the newest other one up to it. Fewer where
+/// there are not two.
+#[must_use]
+pub fn covering<'a>(checkpoints: &'a [ListedCheckpoint], head: &CheckpointRef) -> Vec<&'a ListedCheckpoint> {
+    let named = checkpoints.iter().find(|c| c.path == head.path.as_str());
+    let other = checkpoints.iter().find(|c| c.version <= head.version && c.path != head.path.as_str());
+    named.into_iter().chain(other).collect()
+}
+
+/// Checkpoints that nobody needs: behind the newest two, and no witness of a grace under way. None that a head may yet
+/// name is among them: a fold never moves the start back, so that one below the head's own is named no more.
 #[must_use]
 pub fn surplus_checkpoints<'a>(
     checkpoints: &'a [ListedCheckpoint],
-    head_path: &str,
+    head: &CheckpointRef,
+    store_now: Timestamp,
+    grace: Duration,
 ) -> Vec<&'a ListedCheckpoint> {
-    checkpoints.iter().skip(2).filter(|c| c.path != head_path).collect()
+    let kept: Vec<&str> = covering(checkpoints, head).iter().map(|c| c.path.as_str()).collect();
+    if kept.len() < 2 {
+        return Vec::new();
+    }
+    let below = checkpoints.iter().rev().filter(|c| c.version < head.version);
+    let mut witness: Option<Timestamp> = None;
+    below
+        .filter(|c| !kept.contains(&c.path.as_str()))
+        .filter(|c| {
+            let told = c.written.plus(grace) < store_now;
+            let near = witness.is_some_and(|w| c.written < w.plus(grace / WITNESSES));
+            if !told && !near {
+                witness = Some(c.written);
+            }
+            told || near
+        })
+        .collect()
 }
 
 enum Verdict {
@@ -106,14 +146,16 @@ enum Verdict {
 
 fn verdict(evidence: &Evidence<'_>, retired: &Retired) -> Verdict {
     let v = retired.version;
-    let newest_two = evidence.checkpoints.get(..2).unwrap_or_default();
-    if newest_two.is_empty() || evidence.head_checkpoint < v || newest_two.iter().any(|c| c.version < v) {
+    let covering = covering(evidence.checkpoints, evidence.head);
+    let [one, other] = covering.as_slice() else { return Verdict::NeedsCheckpoint };
+    if one.version < v || other.version < v {
         return Verdict::NeedsCheckpoint;
     }
     if evidence.floor < v {
         return Verdict::Pinned;
     }
-    let covered_since = newest_two[1].written.min(newest_two[0].written);
+    let witnesses = evidence.checkpoints.iter().filter(|c| c.version >= v);
+    let covered_since = witnesses.map(|c| c.written).min().unwrap_or(one.written);
     let due = covered_since.plus(evidence.grace);
     if evidence.store_now >= due {
         Verdict::Delete
@@ -155,10 +197,15 @@ mod tests {
     fn checkpoint(version: u64, written_s: i64) -> ListedCheckpoint {
         let version = Version(version);
         ListedCheckpoint {
-            path: isle_storage::names::checkpoint(version, 0).to_string(),
+            path: isle_storage::names::checkpoint(version, written_s as u64).to_string(),
             version,
             written: Timestamp(written_s * SECOND),
         }
+    }
+
+    fn named(c: &ListedCheckpoint) -> CheckpointRef {
+        let path = ObjectPath::new(c.path.clone()).unwrap();
+        CheckpointRef { path, len: 1, crc: 0, version: c.version }
     }
 
     fn case(
@@ -171,11 +218,12 @@ mod tests {
         manifest.retired = retired;
         let evidence = Evidence {
             manifest: &manifest,
-            head_checkpoint: checkpoints.first().map(|c| c.version).unwrap_or_default(),
+            head: &named(&checkpoints[0]),
             checkpoints,
             floor: Version(floor),
             store_now: Timestamp(now_s * SECOND),
             grace: Duration::from_secs(60),
+            stubborn: &BTreeSet::new(),
         };
         judge(&evidence, 100)
     }
@@ -222,26 +270,79 @@ mod tests {
     }
 
     #[test]
-    fn one_pass_is_bounded_and_says_that_more_is_waiting() {
+    fn one_pass_is_bounded_says_that_more_is_waiting_and_takes_the_stubborn_last() {
         let covering = [checkpoint(20, 0), checkpoint(19, 0)];
         let mut manifest = Manifest::genesis(DatabaseId(1), Lineage(1), CompactionMode::Merge);
-        manifest.retired = (0..5).map(|i| retired(&format!("t{i}"), 10, &[])).collect();
-        let evidence = Evidence {
+        manifest.retired = (0..5).map(|i| retired(&format!("t{i}"), 10 + i, &[])).collect();
+        let mut evidence = Evidence {
             manifest: &manifest,
-            head_checkpoint: Version(20),
+            head: &named(&covering[0]),
             checkpoints: &covering,
             floor: Version(99),
             store_now: Timestamp(1000 * SECOND),
             grace: Duration::from_secs(60),
+            stubborn: &BTreeSet::new(),
         };
         let j = judge(&evidence, 3);
-        assert_eq!((j.delete.len(), j.wait), (3, Some(Duration::ZERO)));
+        assert_eq!((j.delete.len(), j.wait, j.upto), (3, Some(Duration::ZERO), Version(12)));
+        let stubborn = manifest.retired[..3].iter().map(|r| r.path.clone()).collect();
+        evidence.stubborn = &stubborn;
+        let j = judge(&evidence, 3);
+        assert_eq!(j.delete[..2], [manifest.retired[3].path.clone(), manifest.retired[4].path.clone()]);
     }
 
+    fn surplus<'a>(all: &'a [ListedCheckpoint], head: &CheckpointRef) -> Vec<&'a ListedCheckpoint> {
+        surplus_checkpoints(all, head, Timestamp(1000 * SECOND), Duration::from_secs(60))
+    }
+
+    /// A checkpoint above the head's may never have been looked at; it covers nothing, and it may yet be named.
     #[test]
-    fn the_newest_two_checkpoints_and_the_heads_are_kept() {
-        let all = [checkpoint(30, 3), checkpoint(20, 2), checkpoint(10, 1), checkpoint(5, 0)];
-        let surplus: Vec<u64> = surplus_checkpoints(&all, &all[2].path).iter().map(|c| c.version.0).collect();
-        assert_eq!(surplus, [5]);
+    fn a_checkpoint_that_no_head_has_named_covers_nothing_and_stays() {
+        let all =
+            [checkpoint(40, 4), checkpoint(30, 3), checkpoint(20, 2), checkpoint(10, 1), checkpoint(5, 0)];
+        let head = named(&all[2]);
+        let versions = |of: Vec<&ListedCheckpoint>| of.iter().map(|c| c.version.0).collect::<Vec<_>>();
+        assert_eq!(versions(covering(&all, &head)), [20, 10]);
+        assert_eq!(versions(surplus(&all, &head)), [5]);
+        // Of one version there may be several; any of them may be the head's next.
+        let same = [checkpoint(20, 3), checkpoint(20, 2), checkpoint(20, 1), checkpoint(10, 0)];
+        assert_eq!(versions(surplus(&same, &named(&same[1]))), [10]);
+        // With one alone, nothing is behind the newest two.
+        assert!(surplus(&all[3..], &named(&all[3])).is_empty());
+        assert!(surplus(&all[4..], &head).is_empty());
+    }
+
+    /// A checkpoint every five seconds, and a grace of a minute: what was retired goes a minute later all the same, on
+    /// the word of a few old checkpoints.
+    #[test]
+    fn a_busy_database_is_collected_all_the_same() {
+        let grace = Duration::from_secs(60);
+        let mut all: Vec<ListedCheckpoint> = Vec::new();
+        let mut gone_at = None;
+        for step in 1..=200u64 {
+            let now = Timestamp(step as i64 * 5 * SECOND);
+            all.insert(0, checkpoint(step, step as i64 * 5));
+            let head = named(&all[0]);
+            let surplus: Vec<String> =
+                surplus_checkpoints(&all, &head, now, grace).iter().map(|c| c.path.clone()).collect();
+            all.retain(|c| !surplus.contains(&c.path));
+            assert!(all.len() <= 2 + WITNESSES as usize + 1, "{} are kept", all.len());
+            let mut manifest = Manifest::genesis(DatabaseId(1), Lineage(1), CompactionMode::Merge);
+            manifest.retired = vec![retired("a", 100, &[])];
+            let evidence = Evidence {
+                manifest: &manifest,
+                head: &head,
+                checkpoints: &all,
+                floor: Version(u64::MAX),
+                store_now: now,
+                grace,
+                stubborn: &BTreeSet::new(),
+            };
+            if gone_at.is_none() && !judge(&evidence, 10).delete.is_empty() {
+                gone_at = Some(step * 5 - 500);
+            }
+        }
+        let after = gone_at.unwrap();
+        assert!((60..=75).contains(&after), "{after} s");
     }
 }

@@ -1,17 +1,20 @@
 //! Jobs: work that one process does at a time, and the commit that ends it.
 //!
 //! A job is claimed before its manifest is read: what it validates against is never older than its claim. While it
-//! works, the lease renews itself on its own task; when the claim is lost the work is dropped at its next await.
+//! works, the lease renews itself on its own task, however long planning and merging take; when the claim is lost the
+//! work ends at its next await.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use isle_storage::coordination::commit::{self, Resolved};
-use isle_storage::coordination::{Authority, JobAttempt, Loaded, NodeInfo};
+use isle_storage::coordination::{Authority, Backend, JobAttempt, Lease, Loaded, NodeInfo};
 use isle_storage::database::Database;
 use isle_storage::ids::{CommitId, JobId};
 use isle_storage::manifest::{Author, Change, Edit};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::error::JobError;
 
@@ -22,7 +25,88 @@ const MAX_COMMIT_ATTEMPTS: usize = 100;
 /// How long one commit may take to find out its outcome.
 const COMMIT_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Claims `job`, runs `work` under it, and gives the claim back.
+/// Pause between two looks at somebody's claim.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// What ends work before its time, besides the loss of its claim.
+#[derive(Debug, Clone, Default)]
+pub struct Bounds {
+    /// The end of the time it was given.
+    pub deadline: Option<Instant>,
+    /// Cancelled when the compactor is closed.
+    pub stop: CancellationToken,
+}
+
+impl Bounds {
+    /// Resolves when it is time to stop, and says why.
+    async fn over(&self) -> &'static str {
+        let deadline = async {
+            match self.deadline {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = deadline => "--max-time is over",
+            () = self.stop.cancelled() => "the compactor is being closed",
+        }
+    }
+}
+
+/// A claim that was won.
+#[derive(Debug, Clone)]
+pub struct Claimed {
+    /// What its commits compare.
+    pub authority: Authority,
+    lease: Arc<dyn Lease>,
+    bounds: Bounds,
+}
+
+impl Claimed {
+    /// Does `work` as long as the claim stands and the time lasts. What it leaves unfinished then is the caller's to
+    /// clear away; so a commit, whose outcome must be known, is not done under this guard.
+    ///
+    /// # Errors
+    /// What `work` returns; [`JobError::ClaimLost`]; [`JobError::Stopped`].
+    pub async fn guard<T>(&self, work: impl Future<Output = Result<T, JobError>>) -> Result<T, JobError> {
+        tokio::select! {
+           biased;
+            why = self.lease.lost() => Err(JobError::ClaimLost(why)),
+            why = self.bounds.over() => Err(JobError::Stopped(why)),
+            result = work => result,
+        }
+    }
+}
+
+/// Claims `job`, runs `work` with the claim in hand, and gives it back.
+///
+/// # Errors
+/// What `work` returns; [`JobError::ClaimedElsewhere`].
+pub async fn with_claim<T, F, Fut>(
+    db: &Database,
+    node: &NodeInfo,
+    job: JobId,
+    bounds: Bounds,
+    work: F,
+) -> Result<T, JobError>
+where
+    F: FnOnce(Claimed) -> Fut,
+    Fut: Future<Output = Result<T, JobError>>,
+{
+    let (authority, lease) = match db.coordination.claim_job(job, node).await? {
+        JobAttempt::Won(authority, lease) => (authority, lease),
+        JobAttempt::HeldBy(who) => return Err(JobError::ClaimedElsewhere(who)),
+    };
+    let result = work(Claimed { authority, lease: Arc::clone(&lease), bounds }).await;
+    if !matches!(result, Err(JobError::ClaimLost(_))) {
+        lease.give_back().await;
+    }
+    result
+}
+
+/// Claims `job`, runs `work` under it, and gives the claim back. The work is dropped where it stands when the claim is
+/// lost: it leaves nothing behind that is anybody's.
 ///
 /// # Errors
 /// What `work` returns; [`JobError::ClaimedElsewhere`]; [`JobError::ClaimLost`] where the claim ended first.
@@ -36,19 +120,38 @@ where
     F: FnOnce(Authority) -> Fut,
     Fut: Future<Output = Result<T, JobError>>,
 {
-    let (authority, lease) = match db.coordination.claim_job(job, node).await? {
-        JobAttempt::Won(authority, lease) => (authority, lease),
-        JobAttempt::HeldBy(who) => return Err(JobError::ClaimedElsewhere(who)),
-    };
-    let result = tokio::select! {
-        biased;
-        why = lease.lost() => Err(JobError::ClaimLost(why)),
-        result = work(authority) => result,
-    };
-    if !matches!(result, Err(JobError::ClaimLost(_))) {
-        lease.give_back().await;
+    with_claim(db, node, job, Bounds::default(), async |claimed| {
+        let authority = claimed.authority.clone();
+        claimed.guard(work(authority)).await
+    })
+    .await
+}
+
+/// Whether the claim that another process has on `job` turned out to be a dead one's, and is gone. Only the bucket form
+/// needs to be asked: there a claim ends by nobody's clock, and a process that has just started, as a job of cron always
+/// has, must watch it stand still for a while before it may take it over. One that is renewed meanwhile is alive.
+///
+/// # Errors
+/// [`JobError::Coordination`]; [`JobError::Stopped`] where `bounds` are over first.
+pub async fn outlived(db: &Database, job: JobId, bounds: &Bounds) -> Result<bool, JobError> {
+    if db.coordination.backend() != Backend::Bucket {
+        return Ok(false);
     }
-    result
+    let first = db.load().await?.manifest.jobs.get(&job).cloned();
+    loop {
+        // Asking ends a claim that has stood still long enough.
+        if !db.coordination.job_is_claimed(job).await? {
+            return Ok(true);
+        }
+        if db.load().await?.manifest.jobs.get(&job) != first.as_ref() {
+            return Ok(false);
+        }
+        tokio::select! {
+            biased;
+            () = tokio::time::sleep(LOOK_AGAIN) => {}
+            why = bounds.over() => return Err(JobError::Stopped(why)),
+        }
+    }
 }
 
 /// Commits `changes` on top of `loaded`, or of whatever the head has become, as long as they still fit.

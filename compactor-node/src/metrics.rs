@@ -12,6 +12,7 @@ use crate::collector::Pass;
 use crate::compactor::MergeReport;
 use crate::plan;
 use crate::settings::CompactorSettings;
+use crate::sweep::Swept;
 
 type Unsigned = Gauge<u64, AtomicU64>;
 
@@ -45,7 +46,7 @@ impl CompactorMetrics {
             merges: metrics.register("compactions", "Merges committed", Counter::default()),
             garbage: metrics.register(
                 "garbage_objects",
-                "Objects the collector dealt with",
+                "Objects the collector and the orphan sweep dealt with",
                 Family::default(),
             ),
         }
@@ -67,5 +68,10 @@ impl CompactorMetrics {
     pub(crate) fn collected(&self, pass: &Pass) {
         self.garbage.get_or_create(&[("outcome", "deleted")]).inc_by(pass.deleted);
         self.garbage.get_or_create(&[("outcome", "failed")]).inc_by(pass.failed);
+    }
+
+    pub(crate) fn swept(&self, swept: &Swept) {
+        self.garbage.get_or_create(&[("outcome", "swept")]).inc_by(swept.deleted);
+        self.garbage.get_or_create(&[("outcome", "failed")]).inc_by(swept.failed);
     }
 }

@@ -31,8 +31,14 @@ pub struct CompactorSettings {
     pub fold_edits: u64,
     /// Store time between the checkpoint that covers an object's retirement and its deletion.
     pub grace_seconds: u64,
-    /// Objects one pass of the collector deletes at most.
+    /// Objects one pass of the collector, or of the orphan sweep, deletes at most.
     pub max_deletes_per_pass: usize,
+    /// How often the bucket is swept for orphans: a listing of everything.
+    pub sweep_interval_seconds: u64,
+    /// An object that nobody names and nobody ever will goes only at this age, in the store's time.
+    pub orphan_age_seconds: u64,
+    /// A pass of the orphan sweep begins no further folder after it has listed this many objects; the next goes on.
+    pub max_listed_per_pass: u64,
     /// Log older than this is no longer kept for tailers; 0 keeps it for ever.
     pub log_retention_seconds: u64,
     /// Log beyond this many bytes is no longer kept for tailers; 0 keeps all.
@@ -57,6 +63,9 @@ impl Default for CompactorSettings {
             fold_edits: 256,
             grace_seconds: 300,
             max_deletes_per_pass: 1000,
+            sweep_interval_seconds: 3600,
+            orphan_age_seconds: 24 * 3600,
+            max_listed_per_pass: 1_000_000,
             log_retention_seconds: 0,
             log_retention_bytes: 0,
             backoff_seconds: (0.2, 30.0),
@@ -90,6 +99,8 @@ impl CompactorSettings {
         at_least("upload_bytes_in_flight", self.upload_bytes_in_flight, self.table_bytes)?;
         at_least("fold_edits", self.fold_edits, 1)?;
         at_least("max_deletes_per_pass", self.max_deletes_per_pass as u64, 1)?;
+        at_least("sweep_interval_seconds", self.sweep_interval_seconds, 1)?;
+        at_least("max_listed_per_pass", self.max_listed_per_pass, 1)?;
         let (first, longest) = self.backoff_seconds;
         if !(first > 0.0 && longest >= first && longest.is_finite()) {
             return Err(format!(

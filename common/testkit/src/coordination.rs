@@ -10,11 +10,11 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use isle_storage::coordination::recover::Remains;
 use isle_storage::coordination::{
-    Backend, ClaimAttempt, CommitOutcome, Coordination, CoordinationError, HeadState, JobAttempt, LeaderInfo,
-    Loaded, Member, NodeInfo, PinAttempt, Proposal, WatchEvent,
+    Authority, Backend, ClaimAttempt, CommitOutcome, Coordination, CoordinationError, HeadState, JobAttempt,
+    LeaderInfo, Loaded, Member, NodeInfo, PinAttempt, Proposal, WatchEvent, commit,
 };
-use isle_storage::ids::{Incarnation, JobId, Version};
-use isle_storage::manifest::{CheckpointRef, Manifest};
+use isle_storage::ids::{CommitId, Incarnation, JobId, Version};
+use isle_storage::manifest::{Author, CheckpointRef, Edit, Manifest};
 use parking_lot::Mutex;
 
 /// What happens to one commit.
@@ -28,6 +28,8 @@ pub enum CommitFault {
     FalseAnswer,
     /// It never arrives.
     LoseRequest,
+    /// Somebody else's edit comes first: it arrives, and has lost the race.
+    Overtaken,
     /// It is under way, and arrives when [`LossyCoordination::deliver`] says so.
     Late,
 }
@@ -75,6 +77,24 @@ impl LossyCoordination {
     }
 }
 
+/// Commits an edit that changes nothing.
+async fn overtake(service: &dyn Coordination) {
+    let Ok(at) = service.load().await else { return };
+    let edit = Edit {
+        version: at.manifest.version.next(),
+        lineage: at.manifest.lineage,
+        epoch: at.manifest.epoch,
+        commit: CommitId(at.manifest.version.0 ^ 0x0f0f_0f0f),
+        author: Author::Observer("rival".to_owned()),
+        changes: Vec::new(),
+        required_features: Vec::new(),
+        extra: std::collections::BTreeMap::new(),
+    };
+    if let Ok(proposal) = commit::propose(&at.state, &at.manifest, edit, &Authority::Observer) {
+        service.commit(&proposal).await;
+    }
+}
+
 #[async_trait]
 impl Coordination for LossyCoordination {
     async fn commit(&self, proposal: &Proposal) -> CommitOutcome {
@@ -93,6 +113,10 @@ impl Coordination for LossyCoordination {
             }
             Some(CommitFault::FalseAnswer) => CommitOutcome::Moved,
             Some(CommitFault::LoseRequest) => lost(),
+            Some(CommitFault::Overtaken) => {
+                overtake(self.inner.as_ref()).await;
+                self.inner.commit(proposal).await
+            }
             Some(CommitFault::Late) => {
                 self.late.lock().push(proposal.clone());
                 lost()

@@ -13,6 +13,7 @@ use isle_service::shell::{FaceParts, OpenError, OpenParts, Program};
 use isle_storage::coordination::identity::OpenMode;
 use isle_storage::database::Database;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::{DEFAULT_PORT, ROLE, router, show_health};
 use crate::compactor::Compactor;
@@ -21,6 +22,9 @@ use crate::settings::CompactorSettings;
 
 /// Pause between two attempts of a job to reach its database, within `startup_timeout`.
 const OPEN_PAUSE: Duration = Duration::from_millis(250);
+
+/// How long a job that was told to stop has to clear away what it has begun.
+const STOPPING: Duration = Duration::from_secs(10);
 
 /// Flags of its own.
 #[derive(Debug, Clone, Default, Args)]
@@ -34,7 +38,7 @@ pub struct CompactorArgs {
     /// With --once: start no merge that would bring the bytes read above this (20GiB)
     #[arg(long, value_name = "SIZE", requires = "once", value_parser = isle_service::config::parse_size)]
     pub max_bytes: Option<u64>,
-    /// With --once: change nothing, say what would be done
+    /// With --once: change nothing, say what would be merged, collected and swept, and why
     #[arg(long, requires = "once")]
     pub dry_run: bool,
     /// With --once: exit 0 also where work is left or claimed elsewhere
@@ -90,19 +94,24 @@ impl Program for CompactorNode {
     }
 
     async fn run_once(parts: OpenParts<Self>) -> u8 {
+        let stop = CancellationToken::new();
+        let run = job(&parts, stop.clone());
+        tokio::pin!(run);
         tokio::select! {
-            biased;
-            () = parts.drain.draining() => {
-                tracing::info!("stopped by a signal; what was merged and committed so far stays");
-                0
-            }
-            code = job(&parts) => code,
+           biased;
+            () = parts.drain.draining() => {}
+            code = &mut run => return code,
         }
+        tracing::info!("stopped by a signal; what was merged and committed so far stays");
+        stop.cancel();
+        // What is under way takes back what it has uploaded, and gives its claim back.
+        let _ended = tokio::time::timeout(STOPPING, run).await;
+        0
     }
 }
 
 /// The exit code.
-async fn job(parts: &OpenParts<CompactorNode>) -> u8 {
+async fn job(parts: &OpenParts<CompactorNode>, stop: CancellationToken) -> u8 {
     let db = match database(parts).await {
         Ok(db) => db,
         Err((exit, message)) => {
@@ -111,7 +120,7 @@ async fn job(parts: &OpenParts<CompactorNode>) -> u8 {
         }
     };
     let args = &parts.args;
-    let limits = Limits { max_time: args.max_time, max_bytes: args.max_bytes, dry_run: args.dry_run };
+    let limits = Limits { max_time: args.max_time, max_bytes: args.max_bytes, dry_run: args.dry_run, stop };
     let node = parts.environment.node(ROLE, "");
     match once::once(db, node, parts.settings.role.clone(), limits).await {
         Ok(summary) => {

@@ -4,26 +4,21 @@ use std::time::Duration;
 
 use compactor_node::collector;
 use compactor_node::once::{self, Limits};
+use compactor_node::plan;
 use compactor_node::{CompactorSettings, JobError};
-use futures::TryStreamExt;
 use isle_storage::coordination::CoordinationError;
+use isle_storage::coordination::lineage::{self, LineageObject};
 use isle_storage::names;
 use isle_storage::object::StoreErrorKind;
-use isle_testkit::embedded::Embedded;
+use isle_testkit::embedded::{Embedded, ManualClock};
 use isle_testkit::fault::{Fault, Op, Rule};
 use isle_testkit::scribe::Scribe;
 
 use crate::merge::{generation, node, settings};
+use crate::objects::objects;
 use crate::tree;
 
-async fn objects(e: &Embedded, folder: &str) -> Vec<String> {
-    let all: Vec<_> = e.db.bucket.list(folder).try_collect().await.unwrap();
-    let mut names: Vec<String> = all.into_iter().map(|m| m.path).collect();
-    names.sort();
-    names
-}
-
-async fn database_with_garbage() -> (Embedded, Scribe) {
+pub(crate) async fn database_with_garbage() -> (Embedded, Scribe) {
     let e = Embedded::new().await;
     let mut scribe = Scribe::take_over(&e.db).await;
     for n in 0..4 {
@@ -35,7 +30,7 @@ async fn database_with_garbage() -> (Embedded, Scribe) {
     (e, scribe)
 }
 
-async fn pass(e: &Embedded, settings: &CompactorSettings) -> collector::Pass {
+pub(crate) async fn pass(e: &Embedded, settings: &CompactorSettings) -> collector::Pass {
     collector::pass(&e.process("compactor"), &node("c"), settings, false).await.unwrap()
 }
 
@@ -143,7 +138,7 @@ async fn a_dry_run_changes_nothing() {
 #[tokio::test(start_paused = true)]
 async fn an_idle_compactor_makes_no_request() {
     let (e, _scribe) = database_with_garbage().await;
-    let settings = CompactorSettings { grace_seconds: 1, ..settings() };
+    let settings = CompactorSettings { grace_seconds: 1, sweep_interval_seconds: 7200, ..settings() };
     let compactor = compactor_node::Compactor::open(e.process("compactor"), node("c"), settings).unwrap();
     let mut view = compactor.current();
     loop {
@@ -158,4 +153,109 @@ async fn an_idle_compactor_makes_no_request() {
     tokio::time::sleep(Duration::from_secs(3600)).await;
     assert!(e.bucket.history().is_empty(), "{:?}", e.bucket.history());
     compactor.close().await;
+}
+
+/// Deadlines are the store's: a host whose clock runs a year ahead deletes nothing early, one a year behind nothing late.
+#[tokio::test]
+async fn no_hosts_clock_decides_when_something_goes() {
+    for seconds in [1_700_000_000 - 31_536_000, 1_700_000_000 + 31_536_000] {
+        let (e, _scribe) = database_with_garbage().await;
+        let mut db = e.process("compactor");
+        db.env.clock = ManualClock::at(seconds);
+        let settings = settings();
+        let node = node("c");
+        let pass = || collector::pass(&db, &node, &settings, false);
+        let retired = e.db.load().await.unwrap().manifest.retired.len();
+        for _ in 0..3 {
+            pass().await.unwrap();
+        }
+        assert_eq!(e.db.load().await.unwrap().manifest.retired.len(), retired);
+        e.clock.advance(Duration::from_secs(settings.grace_seconds - 1));
+        pass().await.unwrap();
+        assert_eq!(e.db.load().await.unwrap().manifest.retired.len(), retired);
+        e.clock.advance(Duration::from_secs(2));
+        pass().await.unwrap();
+        assert!(e.db.load().await.unwrap().manifest.retired.is_empty());
+    }
+}
+
+/// The collector dies between its deletes and the edit that records them: the next one goes over it again.
+#[tokio::test]
+async fn a_collector_that_dies_after_its_deletes_leaks_nothing() {
+    let (e, _scribe) = database_with_garbage().await;
+    let settings = settings();
+    for _ in 0..2 {
+        pass(&e, &settings).await;
+    }
+    e.clock.advance(Duration::from_secs(settings.grace_seconds + 1));
+    let last = e.db.load().await.unwrap().manifest.retired.last().unwrap().path.clone();
+    let gate = isle_testkit::fault::Gate::new();
+    e.bucket.inject(Rule::on(Op::Delete).path(last.as_str()), Fault::HoldAfter(gate.clone()));
+    let (db, to_die) = (e.process("compactor"), settings.clone());
+    let dying = tokio::spawn(async move { collector::pass(&db, &node("c"), &to_die, false).await });
+    gate.arrived(1).await;
+    dying.abort();
+    assert!(dying.await.unwrap_err().is_cancelled());
+    e.bucket.heal();
+    assert!(!e.db.load().await.unwrap().manifest.retired.is_empty());
+    e.coordination.expire_job(plan::job_named("collect"));
+    pass(&e, &settings).await;
+    assert!(e.db.load().await.unwrap().manifest.retired.is_empty());
+}
+
+/// What two checkpoints must cover is covered by two that can be read.
+#[tokio::test]
+async fn a_checkpoint_that_is_damaged_covers_nothing() {
+    let (e, _scribe) = database_with_garbage().await;
+    let settings = settings();
+    for _ in 0..2 {
+        pass(&e, &settings).await;
+    }
+    e.clock.advance(Duration::from_secs(settings.grace_seconds + 1));
+    let before = e.db.load().await.unwrap();
+    let head = before.state.head.checkpoint.path.clone();
+    let mut others =
+        objects(&e, "manifest").await.into_iter().filter(|p| names::parse_checkpoint(p).is_some());
+    let other = others.rfind(|p| *p != head.as_str()).unwrap();
+    let other = names::ObjectPath::new(other).unwrap();
+    let body = e.db.bucket.get(&other).await.unwrap();
+    e.db.bucket.put(&other, body.slice(..body.len() - 1).into()).await.unwrap();
+    assert_eq!(pass(&e, &settings).await.deleted, 0);
+    assert_eq!(e.db.load().await.unwrap().manifest.retired.len(), before.manifest.retired.len());
+    // Another was written instead, and in its time everything goes.
+    pass(&e, &settings).await;
+    e.clock.advance(Duration::from_secs(settings.grace_seconds + 1));
+    for _ in 0..2 {
+        pass(&e, &settings).await;
+    }
+    assert!(e.db.load().await.unwrap().manifest.retired.is_empty());
+}
+
+/// Somebody has recovered the database elsewhere: under the old head nothing is deleted any more.
+#[tokio::test]
+async fn nothing_is_deleted_under_another_lineage() {
+    let (e, _scribe) = database_with_garbage().await;
+    let settings = settings();
+    for _ in 0..2 {
+        pass(&e, &settings).await;
+    }
+    e.clock.advance(Duration::from_secs(settings.grace_seconds + 1));
+    recovered_elsewhere(&e).await;
+    let before = objects(&e, "").await;
+    let refused = collector::pass(&e.process("compactor"), &node("c"), &settings, false).await;
+    assert!(
+        matches!(refused, Err(JobError::Coordination(CoordinationError::WrongDatabase(_)))),
+        "{refused:?}"
+    );
+    assert_eq!(objects(&e, "").await, before);
+}
+
+/// What a recover leaves in the bucket for the roles that still see the old head.
+pub(crate) async fn recovered_elsewhere(e: &Embedded) {
+    let object = LineageObject {
+        database: e.db.identity.database,
+        number: 2,
+        lineage: isle_storage::ids::Lineage(99),
+    };
+    lineage::write(e.db.bucket.as_ref(), &object).await.unwrap();
 }

@@ -4,6 +4,10 @@
 
 mod collect;
 mod http;
+mod jobs;
 mod merge;
+mod objects;
 mod once;
+mod pins;
+mod sweep;
 mod tree;

@@ -31,7 +31,6 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use parking_lot::Mutex;
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Inner;
@@ -39,6 +38,7 @@ use crate::coordination::{CoordinationError, Lease, PinAttempt};
 use crate::ids::{Timestamp, Version};
 use crate::names::{self, ObjectPath};
 use crate::object::{ObjectMeta, StoreError, store_now};
+use crate::watch;
 
 /// How long a pin is heeded after it was written, in the store's time.
 const LIFE: Duration = Duration::from_secs(300);
