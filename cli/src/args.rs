@@ -34,6 +34,10 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Print what an object or the manifest holds.
     Dump(DumpArgs),
+    /// Walk a whole database: every checksum, every invariant; exit code 1 where anything is damaged.
+    Verify(VerifyArgs),
+    /// Many clients, every answer judged against a model while they run; exit code 1 where one is wrong.
+    Stress(StressArgs),
     /// Measured workloads.
     Bench(BenchArgs),
 }
@@ -249,6 +253,55 @@ pub(crate) enum Dump {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// `isle verify`.
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// The store: a URL, or a directory; `./isle-data` where no setting names one.
+    #[arg(long)]
+    pub(crate) store: Option<String>,
+    /// `bucket`, or `etcd://host:port`.
+    #[arg(long)]
+    pub(crate) coordination: Option<String>,
+    /// The database's name.
+    #[arg(long)]
+    pub(crate) database: Option<String>,
+    /// A configuration file (TOML), as the nodes read it; flags come first.
+    #[arg(long)]
+    pub(crate) config: Option<PathBuf>,
+    /// Ask no coordination service: verify what the bucket alone tells.
+    #[arg(long)]
+    pub(crate) offline: bool,
+    /// Print machine-readable JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `isle stress`.
+#[derive(Debug, Args)]
+pub(crate) struct StressArgs {
+    /// How long the clients run: `30s`, `2h`.
+    #[arg(long, default_value = "30s")]
+    pub(crate) duration: String,
+    /// Clients side by side.
+    #[arg(long, default_value_t = 16)]
+    pub(crate) clients: u64,
+    /// Keys they write.
+    #[arg(long, default_value_t = 2000)]
+    pub(crate) keys: u64,
+    /// Chooses what each client does; drawn where it is not given.
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Run all four roles in this process on a local bucket in this directory, instead of calling running nodes.
+    #[arg(long, conflicts_with_all = ["writers", "readers", "tailers"])]
+    pub(crate) dir: Option<PathBuf>,
+    /// Give up where no node answers, or the end of the log is not reached, for so many seconds.
+    #[arg(long, default_value_t = 60)]
+    pub(crate) patience: u64,
+    /// Where the nodes are, each address that of one process; and `--json`.
+    #[command(flatten)]
+    pub(crate) nodes: Nodes,
 }
 
 /// A database, for commands that open it themselves.

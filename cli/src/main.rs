@@ -8,8 +8,10 @@ mod load;
 mod nodes;
 mod output;
 mod status;
+mod stress;
 mod tail;
 mod up;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -37,6 +39,8 @@ fn main() -> ExitCode {
             Command::Load(args) => load::load(args).await,
             Command::Status(args) => status::status(args).await,
             Command::Dump(args) => dump::dump(args).await,
+            Command::Verify(args) => verify::verify(args).await,
+            Command::Stress(args) => stress::stress(args).await,
             Command::Bench(args) => bench::run(args).await.map_err(Failure::new),
         }
     });

@@ -31,90 +31,129 @@ const OPEN_PAUSE: Duration = Duration::from_millis(250);
 
 pub(crate) async fn up(args: UpArgs) -> Result<(), Failure> {
     let layers = layers(&args)?;
-    let writer: Settings<writer_node::WriterSettings> = section(&layers, "writer")?;
-    let reader: Settings<reader_node::ReaderSettings> = section(&layers, "reader")?;
-    let tailer: Settings<tailer_node::TailerSettings> = section(&layers, "tailer")?;
-    let compactor: Settings<compactor_node::CompactorSettings> = section(&layers, "compactor")?;
     let log: LogSettings = layers.section("log").map_err(|e| Failure::usage(e.to_string()))?;
     telemetry::init(&log).map_err(Failure::usage)?;
     let signals = Signals::install().map_err(|e| Failure::new(format!("signals cannot be handled: {e}")))?;
-
-    let drain = Drain::new();
-    let mut ports = Ports::new(&args)?;
-    let w = Face::new("writer", "writer-node", &writer.store.database, ports.next());
-    let r = Face::new("reader", "reader-node", &writer.store.database, ports.next());
-    let t = Face::new("tailer", "tailer-node", &writer.store.database, ports.next());
-    let c = Face::new("compactor", "compactor-node", &writer.store.database, ports.next());
-    let (ws, rs, ts, cs) = (Slot::new(), Slot::new(), Slot::new(), Slot::new());
-    let writer_routes = writer_node::server::routes(ws.clone(), drain.clone(), &writer.role);
-    let servers = [
-        w.serve(writer_routes, &writer.server).await?,
-        r.serve(reader_node::server::router(rs.clone()), &writer.server).await?,
-        t.serve(tailer_node::server::router(ts.clone()), &writer.server).await?,
-        c.serve(compactor_node::server::router(cs.clone()), &writer.server).await?,
-    ];
-    let addresses: Vec<String> = servers.iter().map(|s| format!("http://{}", s.local_addr())).collect();
-
-    let opened = tokio::select! {
+    let up = tokio::select! {
         () = signals.first() => return Ok(()),
-        opened = open(&w.environment, &writer) => opened?,
-    };
-    let node = |face: &Face, i: usize| -> NodeInfo { face.environment.node(face.role, &addresses[i]) };
-    let mut writer_settings = writer.role.clone();
-    if opened.coordination.backend() == Backend::Etcd {
-        writer_settings.max_commits_per_second.get_or_insert(writer.coordination.max_commits_per_second);
-    }
-    let usage = |e: String| Failure::usage(e);
-    let the_writer = writer_node::Writer::open(w.database(&opened), writer_settings, node(&w, 0))
-        .map_err(|e| usage(format!("writer: {e}")))?;
-    let the_reader = reader_node::Reader::open(r.database(&opened), reader.role.clone())
-        .map_err(|e| usage(format!("reader: {e}")))?;
-    let the_tailer = tailer_node::Tailer::open(t.database(&opened), tailer.role.clone()).map_err(usage)?;
-    let the_compactor =
-        compactor_node::Compactor::open(c.database(&opened), node(&c, 3), compactor.role.clone())
-            .map_err(usage)?;
-    // Before the first look at an engine, or its role would pass for ready with nothing to serve.
-    for (health, component) in
-        [(&w.health, "writer"), (&r.health, "view"), (&t.health, "view"), (&c.health, "compaction")]
-    {
-        health.set(component, isle_service::health::State::not_ready("opening"));
-    }
-    tokio::spawn(writer_node::server::show_health(the_writer.clone(), w.health.clone()));
-    tokio::spawn(reader_node::server::show_health(the_reader.clone(), r.health.clone()));
-    tokio::spawn(tailer_node::server::show_health(the_tailer.clone(), t.health.clone()));
-    tokio::spawn(compactor_node::server::show_health(the_compactor.clone(), c.health.clone()));
-    ws.fill(Arc::new(the_writer.clone()));
-    rs.fill(Arc::new(the_reader.clone()));
-    ts.fill(Arc::new(the_tailer.clone()));
-    cs.fill(Arc::new(the_compactor.clone()));
-
-    let healths = [&w.health, &r.health, &t.health, &c.health];
-    let all_ready = async {
-        while !healths.iter().all(|h| h.is_ready()) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        up = Up::start(&args, &layers) => up?,
     };
     tokio::select! {
         () = signals.first() => {}
-        () = all_ready => {
-            say_where(&writer.store.url, &addresses)?;
+        () = up.ready() => {
+            say_where(&up.store, &up.addresses)?;
             signals.first().await;
         }
     }
-
-    let deadline = Instant::now() + writer.server.shutdown_timeout;
-    for health in healths {
-        health.set("shutdown", isle_service::health::State::not_ready("the program is stopping"));
-    }
-    drain.start();
-    the_writer.close(deadline.saturating_duration_since(Instant::now())).await;
-    the_compactor.close().await;
-    the_tailer.close();
-    the_reader.close();
-    for server in servers {
-        server.stop(deadline).await;
-    }
+    up.stop().await;
     Ok(())
+}
+
+/// All four roles, running in this process.
+pub(crate) struct Up {
+    store: String,
+    /// Of the writer, the reader, the tailer and the compactor, in this order.
+    pub(crate) addresses: Vec<String>,
+    faces: [Face; 4],
+    servers: [ServerHandle; 4],
+    drain: Drain,
+    writer: writer_node::Writer,
+    reader: reader_node::Reader,
+    tailer: tailer_node::Tailer,
+    compactor: compactor_node::Compactor,
+    shutdown_timeout: Duration,
+}
+
+impl Up {
+    /// Starts them and opens the database, however long that takes.
+    pub(crate) async fn start(args: &UpArgs, layers: &Layers) -> Result<Self, Failure> {
+        let writer: Settings<writer_node::WriterSettings> = section(layers, "writer")?;
+        let reader: Settings<reader_node::ReaderSettings> = section(layers, "reader")?;
+        let tailer: Settings<tailer_node::TailerSettings> = section(layers, "tailer")?;
+        let compactor: Settings<compactor_node::CompactorSettings> = section(layers, "compactor")?;
+        let drain = Drain::new();
+        let mut ports = Ports::new(args)?;
+        let w = Face::new("writer", "writer-node", &writer.store.database, ports.next());
+        let r = Face::new("reader", "reader-node", &writer.store.database, ports.next());
+        let t = Face::new("tailer", "tailer-node", &writer.store.database, ports.next());
+        let c = Face::new("compactor", "compactor-node", &writer.store.database, ports.next());
+        let (ws, rs, ts, cs) = (Slot::new(), Slot::new(), Slot::new(), Slot::new());
+        let writer_routes = writer_node::server::routes(ws.clone(), drain.clone(), &writer.role);
+        let servers = [
+            w.serve(writer_routes, &writer.server).await?,
+            r.serve(reader_node::server::router(rs.clone()), &writer.server).await?,
+            t.serve(tailer_node::server::router(ts.clone()), &writer.server).await?,
+            c.serve(compactor_node::server::router(cs.clone()), &writer.server).await?,
+        ];
+        let addresses: Vec<String> = servers.iter().map(|s| format!("http://{}", s.local_addr())).collect();
+
+        let opened = open(&w.environment, &writer).await?;
+        let node = |face: &Face, i: usize| -> NodeInfo { face.environment.node(face.role, &addresses[i]) };
+        let mut writer_settings = writer.role.clone();
+        if opened.coordination.backend() == Backend::Etcd {
+            writer_settings.max_commits_per_second.get_or_insert(writer.coordination.max_commits_per_second);
+        }
+        let usage = |e: String| Failure::usage(e);
+        let the_writer = writer_node::Writer::open(w.database(&opened), writer_settings, node(&w, 0))
+            .map_err(|e| usage(format!("writer: {e}")))?;
+        let the_reader = reader_node::Reader::open(r.database(&opened), reader.role.clone())
+            .map_err(|e| usage(format!("reader: {e}")))?;
+        let the_tailer =
+            tailer_node::Tailer::open(t.database(&opened), tailer.role.clone()).map_err(usage)?;
+        let the_compactor =
+            compactor_node::Compactor::open(c.database(&opened), node(&c, 3), compactor.role.clone())
+                .map_err(usage)?;
+        // Before the first look at an engine, or its role would pass for ready with nothing to serve.
+        for (health, component) in
+            [(&w.health, "writer"), (&r.health, "view"), (&t.health, "view"), (&c.health, "compaction")]
+        {
+            health.set(component, isle_service::health::State::not_ready("opening"));
+        }
+        tokio::spawn(writer_node::server::show_health(the_writer.clone(), w.health.clone()));
+        tokio::spawn(reader_node::server::show_health(the_reader.clone(), r.health.clone()));
+        tokio::spawn(tailer_node::server::show_health(the_tailer.clone(), t.health.clone()));
+        tokio::spawn(compactor_node::server::show_health(the_compactor.clone(), c.health.clone()));
+        ws.fill(Arc::new(the_writer.clone()));
+        rs.fill(Arc::new(the_reader.clone()));
+        ts.fill(Arc::new(the_tailer.clone()));
+        cs.fill(Arc::new(the_compactor.clone()));
+
+        Ok(Self {
+            store: writer.store.url.clone(),
+            addresses,
+            faces: [w, r, t, c],
+            servers,
+            drain,
+            writer: the_writer,
+            reader: the_reader,
+            tailer: the_tailer,
+            compactor: the_compactor,
+            shutdown_timeout: writer.server.shutdown_timeout,
+        })
+    }
+
+    /// Waits until every role has something to serve.
+    pub(crate) async fn ready(&self) {
+        while !self.faces.iter().all(|face| face.health.is_ready()) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Stops them; what was accepted is committed first.
+    pub(crate) async fn stop(self) {
+        let deadline = Instant::now() + self.shutdown_timeout;
+        for face in &self.faces {
+            face.health.set("shutdown", isle_service::health::State::not_ready("the program is stopping"));
+        }
+        self.drain.start();
+        self.writer.close(deadline.saturating_duration_since(Instant::now())).await;
+        self.compactor.close().await;
+        self.tailer.close();
+        self.reader.close();
+        for server in self.servers {
+            server.stop(deadline).await;
+        }
+    }
 }
 
 fn say_where(store: &str, addresses: &[String]) -> Result<(), Failure> {
@@ -127,7 +166,7 @@ fn say_where(store: &str, addresses: &[String]) -> Result<(), Failure> {
 }
 
 /// File and environment, with the flags of `isle up` on top.
-fn layers(args: &UpArgs) -> Result<Layers, Failure> {
+pub(crate) fn layers(args: &UpArgs) -> Result<Layers, Failure> {
     let environment =
         std::env::vars_os().filter_map(|(n, v)| Some((n.into_string().ok()?, v.into_string().ok()?)));
     let mut layers =

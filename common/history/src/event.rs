@@ -120,7 +120,8 @@ pub enum WriteOutcome {
         ack: Ack,
     },
     /// An ingest (not atomic): its first `lines` mutations are committed in their order, the last of them as
-    /// `last_seq`.
+    /// `last_seq`. One that was not refused as a whole is always answered with this, a broken connection included:
+    /// without it, it would be taken for an atomic batch.
     Streamed {
         /// Committed mutations, counted from the first.
         lines: u64,
@@ -164,7 +165,7 @@ pub enum Want {
 /// A page of a scan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Page {
-    /// A name that the pages of this scan share and nothing else has.
+    /// A name that the pages of this scan share, and nothing else until another first page takes it.
     pub scan: Name,
     /// Whether this is the scan's first page. Later ones continue by token: their view may be an older one.
     pub first: bool,

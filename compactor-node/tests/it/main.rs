@@ -11,3 +11,4 @@ mod once;
 mod pins;
 mod sweep;
 mod tree;
+mod verify;

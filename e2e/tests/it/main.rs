@@ -18,5 +18,7 @@ mod servers;
 mod startup;
 mod store_contract;
 mod stores;
+mod stress;
 mod takeover;
 mod takeover_time;
+mod verify;

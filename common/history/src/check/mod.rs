@@ -133,6 +133,12 @@ impl Checker {
         self.findings.report
     }
 
+    /// Answers, records and changes that wait for each other: what a driver watches to slow down.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.writes.waiting() + self.truth.unclaimed.len() + self.reads.waiting() + self.tails.waiting()
+    }
+
     /// What was found so far.
     #[must_use]
     pub fn report(&self) -> &Report {

@@ -88,12 +88,20 @@ impl Reads {
             views.raise(session.as_ref(), view, event);
         }
         if let Some(page) = query.page.as_ref().filter(|page| page.consistent) {
+            if page.first {
+                self.scans.remove(&page.scan);
+            }
             stands_still(&mut self.scans, &page.scan, view, Rule::PagesAreOneView, &proof, findings);
             if !answer.more {
                 self.scans.remove(&page.scan);
             }
         }
         self.waiting.push((invoked, event.clone()));
+    }
+
+    /// How many answers wait for the log.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
     }
 
     /// A snapshot was taken.

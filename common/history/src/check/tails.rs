@@ -31,6 +31,11 @@ impl Tails {
         self.consumers.entry(consumer.clone()).or_default().waiting.push_back(event);
     }
 
+    /// How many events wait for the log.
+    pub(super) fn waiting(&self) -> usize {
+        self.consumers.values().map(|c| c.waiting.len()).sum()
+    }
+
     /// Judges what the log reaches; at the end, everything.
     pub(super) fn settle(&mut self, truth: &Truth, findings: &mut Findings, end: bool) {
         let mut names: Vec<&Name> =

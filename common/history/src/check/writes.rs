@@ -243,6 +243,11 @@ impl Writes {
         }
     }
 
+    /// How many answers wait for the log.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// No more answers will come.
     fn end(&mut self, findings: &mut Findings) {
         for (op, write) in self.open.drain() {

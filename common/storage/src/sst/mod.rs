@@ -26,9 +26,11 @@
 //! | `properties` | [`Properties`]: counts and bounds |
 //! | `meta` | [`TableMeta`]: the three above, their checksums, the footer |
 //! | `builder` | [`TableBuilder`] |
+//! | `audit` | [`TableAudit`]: whether a table says the truth of its rows |
 //!
 //! All of it is pure: bytes in, bytes out.
 
+mod audit;
 mod block;
 mod block_encoder;
 mod builder;
@@ -40,6 +42,7 @@ mod index;
 mod meta;
 mod properties;
 
+pub use audit::TableAudit;
 pub use block::{Block, Lookup, LookupRef};
 pub use builder::{EncodedTable, TableBuilder};
 pub use cursor::BlockCursor;

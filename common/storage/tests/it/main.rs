@@ -20,3 +20,4 @@ mod merges;
 mod object;
 mod rows;
 mod tables;
+mod verify;

@@ -79,6 +79,7 @@ use crate::manifest::{CheckpointRef, Manifest};
 use crate::object::{self, Bucket, ProbeError};
 use crate::watch;
 
+pub mod inspect;
 mod jobs;
 mod pins;
 mod read;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::coordination::{CoordinationError, HeadState, Proposal, sealed};
-use crate::ids::{DatabaseId, Lineage, SeqNo, Timestamp, Version};
+use crate::ids::{DatabaseId, Epoch, Lineage, SeqNo, Timestamp, Version};
 use crate::manifest::{Change, CheckpointRef, Edit, Head};
 use crate::names;
 
@@ -46,10 +46,15 @@ impl NumberedEdit {
     /// Whether a fenced maker put this edit after `head`: its number is used up, and nothing else happens. An adoption
     /// is valid above every epoch before it, anything else only under the newest.
     pub(super) fn is_void_after(&self, head: &Head) -> bool {
+        self.is_void_under(head.lineage, head.epoch)
+    }
+
+    /// The same, after a manifest of this lineage and epoch.
+    pub(super) fn is_void_under(&self, lineage: Lineage, epoch: Epoch) -> bool {
         let edit = &self.edit;
         let adopts = edit.changes.iter().any(|c| matches!(c, Change::Adopt { .. }));
-        let fits = if adopts { edit.epoch > head.epoch } else { edit.epoch == head.epoch };
-        edit.lineage != head.lineage || !fits
+        let fits = if adopts { edit.epoch > epoch } else { edit.epoch == epoch };
+        edit.lineage != lineage || !fits
     }
 
     /// The head after this edit, and the edit itself unless it is void.

@@ -1,0 +1,58 @@
+//! Objects whose checksums match and which do not say the truth: what a defect in a builder would leave behind.
+
+use std::sync::Arc;
+
+use isle_storage::ids::{SeqNo, Timestamp};
+use isle_storage::manifest::{Change, TableEntry};
+use isle_storage::object::Bucket;
+use isle_storage::sst::{TableBuilder, TableOptions};
+use isle_storage::verify::Report;
+use isle_testkit::scribe::Entry;
+
+use super::scene::Scene;
+
+/// Flushes a generation of a hundred rows into one table, whose entry is changed before it is committed.
+async fn flushed(lie: impl Fn(&mut TableEntry)) -> Report {
+    let mut scene = Scene::new().await;
+    // What the scene left unflushed goes first.
+    scene.scribe.flush().await;
+    let entries: Vec<Entry> = (0..100).map(|i| Entry::put(format!("k{i:03}"), format!("v{i}"))).collect();
+    let first = scene.scribe.manifest().last_seq.next();
+    let last = scene.scribe.append(&entries).await;
+    let time = scene.scribe.manifest().last_write_time;
+    let mut builder = TableBuilder::new(TableOptions { block_bytes: 256, ..TableOptions::default() });
+    for (i, e) in entries.iter().enumerate() {
+        let value = isle_storage::row::ValueRef::Put(e.value.as_deref().unwrap());
+        let seq = SeqNo(first.0 + i as u64);
+        builder.push(isle_storage::row::RowRef { key: &e.key, seq, time, expires: None, value });
+    }
+    let start = scene.scribe.manifest().epochs.last().unwrap().clone();
+    let table = builder.finish(&format!("{}-{}-900", start.epoch, start.incarnation));
+    scene.faults.put(&table.entry.path(), table.body).await.unwrap();
+    let mut entry = table.entry;
+    lie(&mut entry);
+    let change = Change::Flush { flushed_seq: last, tables: vec![Arc::new(entry)], chunk: None };
+    scene.scribe.commit(vec![change]).await;
+    scene.verify(scene.live()).await
+}
+
+#[tokio::test]
+async fn entries_that_do_not_say_what_is_in_their_table_are_found() {
+    let honest = flushed(|_| {}).await;
+    assert!(honest.is_clean(), "{:?}", honest.damage);
+    let lies: [fn(&mut TableEntry); 8] = [
+        |e| e.rows += 1,
+        |e| e.deletes += 1,
+        |e| e.raw_bytes -= 1,
+        |e| e.smallest.0 = "k".into(),
+        |e| e.largest.0 = "k099x".into(),
+        |e| e.max_time = Timestamp(e.max_time.0 + 1),
+        |e| e.min_expires = Some(Timestamp(5)),
+        |e| e.crc ^= 1,
+    ];
+    for (i, lie) in lies.into_iter().enumerate() {
+        let report = flushed(lie).await;
+        let named = report.damage.first.iter().any(|d| d.object.starts_with("table/"));
+        assert!(named, "lie {i}: {:?}", report.damage);
+    }
+}
