@@ -235,7 +235,7 @@ impl Writes {
         for write in streams {
             self.claim_lines(write, truth, findings);
         }
-        self.claim_the_rest(truth, findings);
+        self.claim_the_rest(truth, findings, end);
         if let Some(surplus) = self.acknowledged.len().checked_sub(ACKNOWLEDGED) {
             let below: Vec<u64> =
                 self.acknowledged.range(..=truth.kept_after).take(surplus).map(|(first, _)| *first).collect();
@@ -330,17 +330,17 @@ impl Writes {
     }
 
     /// What is left of the log belongs to writes that nobody was told the outcome of, or to nobody.
-    fn claim_the_rest(&mut self, truth: &mut Truth, findings: &mut Findings) {
+    fn claim_the_rest(&mut self, truth: &mut Truth, findings: &mut Findings, end: bool) {
         let mut next = truth.unclaimed.first_key_value().map(|(seq, _)| *seq);
         while let Some(seq) = next {
             if let Some(record) = truth.unclaimed.get(&seq).cloned() {
-                self.find_owner(&record, truth, findings);
+                self.find_owner(&record, truth, findings, end);
             }
             next = truth.unclaimed.range(seq + 1..).next().map(|(seq, _)| *seq);
         }
     }
 
-    fn find_owner(&mut self, record: &Record, truth: &mut Truth, findings: &mut Findings) {
+    fn find_owner(&mut self, record: &Record, truth: &mut Truth, findings: &mut Findings, end: bool) {
         let mut candidates: Vec<OpId> =
             origins(record).iter().filter_map(|o| self.content.get(o)).flatten().copied().collect();
         // Whose answer is still to come may claim it by number.
@@ -357,8 +357,8 @@ impl Writes {
             let Some(write) = self.unknown.get(op) else { continue };
             match fits(write, record, truth) {
                 Fit::Whole(first, count) => return self.claim_unknown(*op, first, count, truth, findings),
-                Fit::NotYet => return,
-                Fit::Torn => torn = torn.or(Some(*op)),
+                Fit::NotYet if !end => return,
+                Fit::NotYet | Fit::Torn => torn = torn.or(Some(*op)),
                 Fit::Not => {}
             }
         }

@@ -39,7 +39,8 @@ enum Kind {
     Edit(Version),
     BigEdit(Version),
     Checkpoint(Version),
-    Marker,
+    /// A pin, a floor, a marker: its name says all, its bytes nothing.
+    Note,
 }
 
 fn kind(path: &str) -> Option<Kind> {
@@ -53,7 +54,8 @@ fn kind(path: &str) -> Option<Kind> {
         .or_else(|| names::parse_edit(path).map(Kind::Edit))
         .or_else(|| names::parse_big_edit(path).map(Kind::BigEdit))
         .or_else(|| names::parse_checkpoint(path).map(Kind::Checkpoint))
-        .or_else(|| path.starts_with("manifest/marker-").then_some(Kind::Marker))
+        .or_else(|| names::parse_pin(path).or(names::parse_floor(path)).map(|_| Kind::Note))
+        .or_else(|| path.starts_with("manifest/marker-").then_some(Kind::Note))
 }
 
 impl ManifestFolder {
@@ -79,8 +81,8 @@ impl ManifestFolder {
             report.unknown.push(UnknownObject { object: object.path.clone(), len: object.len });
             return;
         };
-        // The identity was judged before anything else; a marker is the collector's, for an instant.
-        if matches!(kind, Kind::Identity | Kind::Marker) {
+        // The identity was judged before anything else.
+        if matches!(kind, Kind::Identity | Kind::Note) {
             return;
         }
         let bytes = match fetch.get(&path).await {
@@ -137,7 +139,7 @@ impl ManifestFolder {
                 self.checkpoints.push((version, found.lineage, path.to_string()));
                 report.counts.checkpoints += 1;
             }
-            Kind::Identity | Kind::Marker => {}
+            Kind::Identity | Kind::Note => {}
         }
         Ok(())
     }
