@@ -24,6 +24,7 @@ use std::time::Duration;
 use isle_storage::ids::{Timestamp, Version};
 use isle_storage::manifest::{CheckpointRef, Manifest, Retired};
 use isle_storage::names::ObjectPath;
+use isle_storage::sabotage::{Rule, broken};
 
 /// Checkpoints kept at most as witnesses of when something was retired: one for each such part of the grace.
 const WITNESSES: u32 = 8;
@@ -145,6 +146,9 @@ enum Verdict {
 }
 
 fn verdict(evidence: &Evidence<'_>, retired: &Retired) -> Verdict {
+    if broken(Rule::GarbageWaits) {
+        return Verdict::Delete;
+    }
     let v = retired.version;
     let covering = covering(evidence.checkpoints, evidence.head);
     let [one, other] = covering.as_slice() else { return Verdict::NeedsCheckpoint };

@@ -22,7 +22,6 @@ mod metrics;
 mod mget;
 mod options;
 mod page;
-mod pins;
 mod reader;
 mod scan;
 #[cfg(feature = "server")]

@@ -41,6 +41,8 @@ pub(crate) struct Engine {
     pub(crate) drain: CancellationToken,
     /// Told to stop at once; implies `drain`.
     pub(crate) stop: CancellationToken,
+    #[cfg(feature = "sabotage")]
+    pub(crate) kept: Mutex<Option<crate::generation::Generations>>,
 }
 
 /// Figures for `/v1/status`, written where they change.
@@ -91,6 +93,8 @@ impl Engine {
             seat: Mutex::new(None),
             admission,
             work: Notify::new(),
+            #[cfg(feature = "sabotage")]
+            kept: Mutex::default(),
             standing: watch::Sender::new(Standing::starting()),
             troubles: Troubles::default(),
             limbo: Limbo::default(),

@@ -16,6 +16,7 @@ pub mod merge;
 pub mod names;
 pub mod object;
 pub mod row;
+pub mod sabotage;
 pub mod sst;
 pub mod verify;
 pub mod watch;

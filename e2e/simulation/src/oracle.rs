@@ -9,6 +9,7 @@
 //! - nothing is flushed that is not committed;
 //! - an acknowledgement leaves after the commit, not before;
 //! - an object is deleted only when no manifest of the grace period, no pin and no start of a load names it;
+//! - an epoch object says what the adoption says;
 //! - an object's content never changes.
 //!
 //! In the bucket form the numbered edits are objects: the first one created under the next number is the next version
@@ -20,8 +21,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use isle_history::{Digest, Key, LogPiece, Op, Record};
 use isle_storage::coordination::{Authority, sealed};
-use isle_storage::ids::{Epoch, Position, SeqNo, Version};
+use isle_storage::ids::{Epoch, Incarnation, Position, SeqNo, Version};
 use isle_storage::log;
+use isle_storage::manifest::judge::EpochObject;
 use isle_storage::manifest::{Change, CheckpointRef, Edit, LogEntry, Manifest, checkpoint};
 use isle_storage::names;
 use isle_storage::row::ValueRef;
@@ -50,6 +52,7 @@ struct Truth {
     named: BTreeMap<String, Named>,
     pins: BTreeMap<u64, Version>,
     deleted: u64,
+    lost: bool,
 }
 
 #[derive(Debug)]
@@ -153,11 +156,52 @@ impl Oracle {
         self.truth.lock().checkpoint = Some(checkpoint.path.to_string());
     }
 
+    /// The service has lost what it knew, or knows what it knew long ago: until somebody recovers, its commits are of
+    /// another history.
+    pub fn lost(&self) {
+        self.truth.lock().lost = true;
+    }
+
+    /// A recover has made a new head.
+    pub fn recovered(&self, manifest: &Arc<Manifest>, checkpoint: &CheckpointRef) {
+        let mut wrong = Vec::new();
+        {
+            let mut truth = self.truth.lock();
+            let before = truth.records.len() as u64;
+            if manifest.last_seq.0 < before {
+                wrong.push(format!(
+                    "the recovered log ends at {}, and {before} were committed",
+                    manifest.last_seq
+                ));
+            }
+            // What was uploaded and perhaps never committed is part of the log from here on.
+            for entry in manifest.log.iter().filter(|e| e.id.first_seq.0 > before) {
+                truth.append(entry, &self.objects, &mut wrong);
+            }
+            for (path, _) in named_by(manifest) {
+                let from = manifest.version;
+                let named = truth.named.entry(path).or_insert(Named { from, retired: None });
+                named.retired = None;
+            }
+            truth.claimed = manifest.epoch;
+            truth.checkpoint = Some(checkpoint.path.to_string());
+            truth.manifest = Some(Arc::clone(manifest));
+            truth.lost = false;
+        }
+        for why in wrong {
+            self.world.violation(why);
+        }
+        self.check_objects();
+    }
+
     /// A commit was applied.
     pub fn committed(&self, edit: &Edit, manifest: &Arc<Manifest>, authority: Option<&Authority>) {
         let mut wrong = Vec::new();
         {
             let mut truth = self.truth.lock();
+            if truth.lost {
+                return;
+            }
             truth.commit(edit, manifest, authority, &self.objects, self.world.now(), &mut wrong);
         }
         for why in wrong {
@@ -177,7 +221,26 @@ impl Oracle {
             self.numbered_edit(version, bytes);
         } else if names::parse_fold(path).is_some() {
             self.fold_record(bytes);
+        } else if names::parse_epoch(path).is_some() {
+            self.epoch_object(bytes);
         }
+    }
+
+    /// An epoch object says what its adoption says: what recover and those in doubt rely on.
+    fn epoch_object(&self, bytes: &Bytes) {
+        let Ok(object) = sealed::open::<EpochObject>("epoch", "epoch", bytes) else { return };
+        if self.truth.lock().lost {
+            // Recover records its own cut, under a head that is not there yet.
+            return;
+        }
+        let adopted =
+            self.manifest().and_then(|m| m.epochs.iter().find(|e| e.epoch == object.epoch).cloned());
+        let wrong = match adopted {
+            Some(e) if e.cut == object.cut && e.incarnation == object.incarnation => return,
+            Some(e) => format!("records the cut {:?}, and the head says {:?}", object.cut, e.cut),
+            None => "stands, and was never adopted".to_owned(),
+        };
+        self.world.violation(format!("the object of epoch {} {wrong}", object.epoch));
     }
 
     fn fold_record(&self, bytes: &Bytes) {
@@ -241,15 +304,21 @@ impl Oracle {
         }
     }
 
-    /// Objects that nothing names and nothing will name: what the collector should have taken by now.
+    /// Objects that nothing names and nothing will name, whose owners are gone: what the sweep should have taken by
+    /// now. What the newest epoch leaves behind waits for the next one.
     #[must_use]
     pub fn litter(&self) -> Vec<String> {
         let Some(manifest) = self.manifest() else { return Vec::new() };
+        let epoch = manifest.epoch;
+        let incarnation = manifest.epochs.last().map_or(Incarnation(0), |e| e.incarnation);
+        let owner = names::writer_owner(epoch, incarnation);
+        let living =
+            |p: &String| p.contains(&owner) || names::parse_log(p).is_some_and(|(id, _)| id.epoch >= epoch);
         let named: BTreeSet<String> = named_by(&manifest).map(|(path, _)| path).collect();
         let retired: BTreeSet<String> = manifest.retired.iter().map(|r| r.path.to_string()).collect();
         let data = |p: &String| ["log/", "table/", "blob/"].iter().any(|folder| p.starts_with(folder));
         let kept = |p: &String| named.contains(p) || retired.contains(p);
-        self.objects.paths().into_iter().filter(|p| data(p) && !kept(p)).collect()
+        self.objects.paths().into_iter().filter(|p| data(p) && !kept(p) && !living(p)).collect()
     }
 }
 
@@ -368,6 +437,9 @@ impl Truth {
         }
         if named_by(manifest).any(|(named, _)| named == path) {
             return Err("the newest manifest names it".to_owned());
+        }
+        if self.lost {
+            return Err("nobody may delete while coordination is lost".to_owned());
         }
         let Some(named) = self.named.get(path) else { return Ok(()) };
         let Some((version, since)) = named.retired else { return Ok(()) };

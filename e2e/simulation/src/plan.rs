@@ -46,6 +46,10 @@ pub enum Step {
     Deaf(ProcessId, bool),
     /// The coordination service has lost everything (`true`); it is given its content back.
     Lost(bool),
+    /// A copy of the coordination service's content is made.
+    Backup,
+    /// Every role is stopped, the service is emptied, or set back to the copy (`true`), and somebody runs `recover`.
+    Recover(bool),
 }
 
 /// What kind of time a service has.
@@ -130,13 +134,25 @@ impl Plan {
         plan
     }
 
+    /// The process that recovers, which is none of the roles.
+    #[must_use]
+    pub fn recovering(&self) -> ProcessId {
+        ProcessId(self.roles())
+    }
+
+    /// How many processes the roles have.
+    #[must_use]
+    pub fn roles(&self) -> usize {
+        self.writers + self.readers + self.tailers + self.compactors
+    }
+
     /// The names of all processes, by their numbers.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
         let roles = [("w", self.writers), ("r", self.readers), ("t", self.tailers), ("c", self.compactors)];
         let numbered =
             |(role, n): (&str, usize)| (0..n).map(move |i| format!("{role}{i}")).collect::<Vec<_>>();
-        roles.into_iter().flat_map(numbered).collect()
+        roles.into_iter().flat_map(numbered).chain(["recover".to_owned()]).collect()
     }
 
     /// The number of the first process of each role, in the order of [`Plan::names`].
@@ -148,7 +164,7 @@ impl Plan {
     }
 
     fn draw_steps(&mut self, rng: &mut Rng) {
-        let all = self.names().len() as u64;
+        let all = self.roles() as u64;
         let leases = self.lease;
         for _ in 0..rng.between(2, 9) {
             let at = rng.between(300 * MILLI, self.active);
@@ -215,6 +231,12 @@ impl Plan {
             let at = rng.between(500 * MILLI, self.active);
             self.steps.push((at, Step::Lost(true)));
             self.steps.push((at + rng.between(100, 4_000) * MILLI, Step::Lost(false)));
+        }
+        if self.form == Form::Service && rng.per_mille(100) {
+            let at = rng.between(800 * MILLI, self.active);
+            let set_back = rng.per_mille(500);
+            self.steps.push((rng.between(300 * MILLI, at), Step::Backup));
+            self.steps.push((at, Step::Recover(set_back)));
         }
         // Stable: steps of one instant stay in the order in which they were drawn.
         self.steps.sort_by_key(|(at, _)| *at);
@@ -289,7 +311,9 @@ fn compactor(rng: &mut Rng) -> CompactorSettings {
         max_clock_skew_seconds: 2,
         fold_edits: rng.between(5, 60),
         grace_seconds: rng.between(1, 2),
-        max_deletes_per_pass: rng.between(2, 60) as usize,
+        max_deletes_per_pass: rng.between(8, 60) as usize,
+        sweep_interval_seconds: rng.between(1, 4),
+        orphan_age_seconds: rng.between(1, 3),
         log_retention_seconds: if rng.per_mille(300) { rng.between(2, 4) } else { 0 },
         backoff_seconds: (0.05, 0.5),
         ..CompactorSettings::default()
@@ -331,6 +355,13 @@ impl fmt::Display for Plan {
                 Step::Skew(p, by) => writeln!(f, "the clock of {} is off by {} ms", name(p), by / 1000)?,
                 Step::Deaf(p, true) => writeln!(f, "the watches of {} go deaf", name(p))?,
                 Step::Deaf(p, false) => writeln!(f, "the watches of {} hear again", name(p))?,
+                Step::Backup => writeln!(f, "a copy of the coordination service is made")?,
+                Step::Recover(false) => {
+                    writeln!(f, "everything stops, coordination is emptied and recovered")?
+                }
+                Step::Recover(true) => {
+                    writeln!(f, "everything stops, coordination is set back and recovered")?
+                }
                 Step::Lost(true) => writeln!(f, "the coordination service has lost everything")?,
                 Step::Lost(false) => writeln!(f, "the coordination service has its content back")?,
             }

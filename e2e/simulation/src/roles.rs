@@ -1,15 +1,18 @@
 //! The four roles' processes: what each one does from its start on.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use compactor_node::Compactor;
 use futures::FutureExt;
 use isle_storage::coordination::bucket::BucketCoordination;
 use isle_storage::coordination::identity::OpenMode;
+use isle_storage::coordination::recover::{self, Consent, Fresh, RecoverError, carry_out, survey};
 use isle_storage::coordination::{Coordination, CoordinationSettings, NodeInfo};
 use isle_storage::database::Database;
 use isle_storage::environment::{Environment, Metrics, Offload};
+use isle_storage::ids::{CommitId, Incarnation, Lineage};
 use isle_storage::manifest::CompactionMode;
 use isle_storage::object::{Bucket, RetryBucket, RetryPolicy};
 use reader_node::Reader;
@@ -143,6 +146,45 @@ impl Parts {
             }
             .boxed()
         })
+    }
+
+    /// What somebody does who finds coordination lost, and every role stopped: recover, until it is done.
+    pub async fn recover(self, incarnation: u64, done: Arc<AtomicBool>) {
+        let process = self.plan.recovering();
+        let env = self.environment(process, incarnation, "recover");
+        let bucket = self.bucket(process, &env);
+        let coordination = self.coordination(process, &bucket, &env);
+        let mut consent = Consent { loss: false, sound: true };
+        loop {
+            let result = self.attempt(&bucket, &coordination, &env, consent).await;
+            match result {
+                Ok(()) => return done.store(true, Ordering::Relaxed),
+                Err(e) => {
+                    self.world.note_of(process, format_args!("cannot recover: {e}"));
+                    // What is missing was never acknowledged, says the person; the oracle knows whether that is true.
+                    consent.loss |= matches!(e, RecoverError::Loss { .. });
+                    sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    async fn attempt(
+        &self,
+        bucket: &Arc<dyn Bucket>,
+        coordination: &Arc<dyn Coordination>,
+        env: &Environment,
+        consent: Consent,
+    ) -> Result<(), RecoverError> {
+        let silent = |_| {};
+        let found = survey(bucket, coordination, env, "default", &silent).await?;
+        let fresh = Fresh {
+            lineage: Lineage(env.entropy.next_u128()),
+            incarnation: Incarnation(env.entropy.next_u64()),
+            commit: CommitId(env.entropy.next_u64()),
+        };
+        let planned = recover::plan(&found, consent, fresh)?;
+        carry_out(bucket, coordination, env, &planned, &silent).await.map(drop)
     }
 
     /// Writer number `i`.

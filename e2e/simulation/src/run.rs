@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use isle_history::Limits;
 use isle_storage::coordination::memory::MemoryCoordination;
@@ -114,7 +115,12 @@ struct Schedule {
     nodes: Vec<Box<dyn Steered>>,
     clients: Arc<Clients>,
     at_work: Option<Process>,
+    parts: Parts,
+    /// What the service had before it was emptied for a while.
     backup: Option<Backup>,
+    /// A copy made some time ago.
+    copy: Option<Backup>,
+    recovering: Option<(Process, Arc<AtomicBool>)>,
     down: bool,
 }
 
@@ -154,7 +160,20 @@ impl Schedule {
         drop(compactors);
         let clients = Clients::new(&world, &oracle, &plan, writers, readers, tailers);
         let at_work = Process::start(0, Arc::clone(&clients).work(rng.fork())).ok();
-        Self { world, oracle, plan, cluster, nodes, clients, at_work, backup: None, down: false }
+        Self {
+            world,
+            oracle,
+            plan,
+            cluster,
+            nodes,
+            clients,
+            at_work,
+            parts,
+            backup: None,
+            copy: None,
+            recovering: None,
+            down: false,
+        }
     }
 
     fn play(&mut self) {
@@ -185,6 +204,10 @@ impl Schedule {
         let settled = self.wait("the writing clients to end", |s| s.clients.writing() == 0)
             && self
                 .wait("every consumer to have everything", |s| s.clients.consumed() >= s.oracle.head().1.0)
+            && self.wait("the collector to delete what was retired", |s| {
+                s.oracle.manifest().is_none_or(|m| m.retired.is_empty())
+            })
+            && self.wait("the sweep to delete what nobody names", |s| s.oracle.litter().is_empty())
             && self.wait("every reader to reach the head", |s| s.clients.viewed() >= s.oracle.head().0.0);
         self.clients.stop();
         if settled && self.wait("the clients to end", |s| s.clients.working() == 0) {
@@ -217,6 +240,7 @@ impl Schedule {
         for node in &mut self.nodes {
             node.run_until(now);
         }
+        self.recover(now);
         if let Some(clients) = &mut self.at_work {
             clients.run_until(now);
         }
@@ -275,19 +299,65 @@ impl Schedule {
                 }
                 self.world.set_weather(|w| w.deaf[p.0] = deaf);
             }
-            Step::Lost(true) => {
+            Step::Lost(true) if self.recovering.is_none() => {
                 self.world.fault("coordination emptied", format_args!("for a while"));
                 self.backup = Some(self.cluster.memory.backup());
                 self.cluster.leases.expire_all(&self.world, "writer");
                 self.cluster.leases.expire_all(&self.world, "job");
                 self.cluster.memory.wipe();
             }
+            Step::Lost(true) => {}
             Step::Lost(false) => self.give_back(),
+            Step::Backup => self.copy = Some(self.cluster.memory.backup()),
+            Step::Recover(set_back) => self.lose(set_back),
+        }
+    }
+
+    /// Every role is stopped, the service's state is lost, and somebody recovers.
+    fn lose(&mut self, set_back: bool) {
+        self.give_back();
+        for node in &mut self.nodes {
+            node.crash();
+        }
+        for what in ["writer", "job", "pin"] {
+            self.cluster.leases.expire_all(&self.world, what);
+        }
+        match self.copy.take().filter(|_| set_back) {
+            Some(copy) => {
+                self.world.fault("coordination set back", format_args!("and recovered"));
+                self.cluster.memory.restore(&copy);
+            }
+            None => {
+                self.world.fault("coordination wiped", format_args!("and recovered"));
+                self.cluster.memory.wipe();
+            }
+        }
+        self.cluster.memory.set_down(self.down);
+        self.oracle.lost();
+        let done = Arc::new(AtomicBool::new(false));
+        let main = self.parts.clone().recover(1, Arc::clone(&done));
+        self.recovering = Process::start(self.world.now(), main).ok().map(|process| (process, done));
+    }
+
+    /// Once the recover has come to its end the roles are started.
+    fn recover(&mut self, now: Micros) {
+        let Some((process, done)) = &mut self.recovering else { return };
+        process.run_until(now);
+        if !done.load(Ordering::Relaxed) {
+            return;
+        }
+        self.world.note(format_args!("recovered"));
+        self.recovering = None;
+        for node in &mut self.nodes {
+            node.start();
         }
     }
 
     /// In the bucket form a writer that starts takes over, so only one is meant to run.
     fn start(&mut self, p: ProcessId) {
+        if self.recovering.is_some() {
+            return;
+        }
         if self.plan.form == Form::Bucket && p.0 < self.plan.writers {
             let others = (0..self.plan.writers).filter(|i| *i != p.0);
             let alive = others.filter(|i| self.nodes[*i].is_up() && !self.nodes[*i].is_paused()).count();
@@ -332,7 +402,7 @@ impl Schedule {
                 self.nodes[i].crash();
             }
             if !replaced || i == 0 {
-                self.nodes[i].start();
+                self.start(ProcessId(i));
             }
         }
     }

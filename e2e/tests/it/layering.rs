@@ -132,6 +132,27 @@ fn formats_and_the_manifest_are_pure() {
     }
 }
 
+/// The features of what ships, by cargo's own word.
+#[test]
+fn what_ships_breaks_no_rule_on_purpose() {
+    let broken = |package: &str, features: &[&str]| {
+        let mut args = vec!["tree", "--locked", "--offline", "-p", package, "-e", "normal,features"];
+        args.extend(features);
+        cargo(&args).contains("sabotage")
+    };
+    assert!(broken("simulation", &[]), "this test looks for the wrong word");
+    for package in ROLES.iter().chain(&["isle"]) {
+        assert!(!broken(package, &["--features", "aws,azure,etcd,gcp"]), "{package} ships with sabotage");
+    }
+    for file in ["Makefile", "deploy/Containerfile"] {
+        let text = std::fs::read_to_string(root().join(file)).unwrap();
+        let releases: Vec<&str> = text.lines().filter(|l| l.contains("build --release")).collect();
+        assert!(!releases.is_empty(), "{file} builds nothing");
+        let all = releases.iter().find(|l| l.contains("--workspace"));
+        assert!(all.is_none(), "{file} ships the workspace, whose features include sabotage: {all:?}");
+    }
+}
+
 /// The engines' code, as far as a simulation runs it: no HTTP face, no etcd client, no local disk.
 fn simulated() -> Vec<PathBuf> {
     let root = root();

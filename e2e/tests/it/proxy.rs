@@ -77,10 +77,7 @@ async fn what_passes_passes_both_ways() {
     let mut socket = connect(&proxy).await;
     say(&mut socket, "hello").await;
     assert_eq!(hear(&mut socket).await.unwrap(), "hello");
-    let _second = connect(&proxy).await;
-    until("the second connection", SOON, || std::future::ready((proxy.done().most_open == 2).then_some(())))
-        .await;
-    assert_eq!(proxy.done().connections, 2);
+    assert_eq!(proxy.done().connections, 1);
 }
 
 #[tokio::test]

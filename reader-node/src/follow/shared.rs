@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use isle_storage::environment::Clock;
 use isle_storage::ids::{Lineage, SeqNo, Version};
 use isle_storage::watch;
 use parking_lot::Mutex;
@@ -24,8 +23,7 @@ pub(crate) enum Trouble {
 
 #[derive(Debug, Default)]
 struct State {
-    /// When the view was last known to be the newest, and for how long the machine had slept by then.
-    as_of: Option<(Instant, Duration)>,
+    as_of: Option<Instant>,
     troubles: [Option<String>; 3],
 }
 
@@ -34,12 +32,11 @@ struct State {
 pub(crate) struct Shared {
     views: watch::Sender<Option<Arc<View>>>,
     state: Mutex<State>,
-    clock: Arc<dyn Clock>,
 }
 
 impl Shared {
-    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { views: watch::Sender::new(None), state: Mutex::default(), clock }
+    pub(crate) fn new() -> Self {
+        Self { views: watch::Sender::new(None), state: Mutex::default() }
     }
 
     /// The view, once there is one.
@@ -64,24 +61,21 @@ impl Shared {
 
     /// Swaps the view.
     pub(super) fn publish(&self, view: Arc<View>) {
-        self.state.lock().as_of = Some((view.as_of, self.clock.suspended()));
+        self.state.lock().as_of = Some(view.as_of);
         self.views.send_replace(Some(view));
     }
 
     /// Notes that the view is still the newest, if it is of that version.
     pub(super) fn confirm(&self, version: Version, as_of: Instant) {
-        if let Some(view) = self.views.borrow().as_ref().filter(|v| v.version() == version) {
-            view.confirm(as_of);
+        if self.views.borrow().as_ref().is_some_and(|v| v.version() == version) {
             let mut state = self.state.lock();
-            state.as_of = state.as_of.max(Some((as_of, self.clock.suspended())));
+            state.as_of = state.as_of.max(Some(as_of));
         }
     }
 
-    /// How long ago the view was known to be the newest. Time that the machine has slept counts: the clock of timers
-    /// stands still then, and the database does not.
+    /// How long ago the view was known to be the newest.
     pub(crate) fn age(&self) -> Option<Duration> {
-        let (as_of, slept) = self.state.lock().as_of?;
-        Some(as_of.elapsed() + self.clock.suspended().saturating_sub(slept))
+        self.state.lock().as_of.map(|as_of| as_of.elapsed())
     }
 
     pub(super) fn set_trouble(&self, which: Trouble, why: Option<String>) {

@@ -11,17 +11,13 @@ use isle_storage::ids::{Lineage, Version};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::pins::Pinned;
 use crate::settings::ReaderSettings;
 use crate::view::View;
-
-/// A view kept, since when, and the pin that its last scan had.
-type Held = (Arc<View>, Instant, Option<Arc<Pinned>>);
 
 /// The views kept, oldest use first.
 #[derive(Debug)]
 pub(crate) struct HeldViews {
-    views: Mutex<VecDeque<Held>>,
+    views: Mutex<VecDeque<(Arc<View>, Instant)>>,
     most: usize,
     longest: Duration,
 }
@@ -36,10 +32,10 @@ impl HeldViews {
     }
 
     /// Keeps `view` for a next page; at the limit the one used longest ago goes.
-    pub(crate) fn hold(&self, view: &Arc<View>, pinned: Option<Arc<Pinned>>) {
+    pub(crate) fn hold(&self, view: &Arc<View>) {
         let mut views = self.views.lock();
-        views.retain(|(held, ..)| !Arc::ptr_eq(held, view));
-        views.push_back((Arc::clone(view), Instant::now(), pinned));
+        views.retain(|(held, _)| !Arc::ptr_eq(held, view));
+        views.push_back((Arc::clone(view), Instant::now()));
         while views.len() > self.most {
             views.pop_front();
         }
@@ -50,8 +46,8 @@ impl HeldViews {
     pub(super) fn find(&self, lineage: Lineage, version: Version) -> Option<Arc<View>> {
         let mut views = self.views.lock();
         self.let_go(&mut views);
-        let found = views.iter().find(|(v, ..)| v.version() == version && v.lineage() == lineage);
-        found.map(|(view, ..)| Arc::clone(view))
+        let found = views.iter().find(|(v, _)| v.version() == version && v.lineage() == lineage);
+        found.map(|(view, _)| Arc::clone(view))
     }
 
     /// Lets go of what was not used for long enough.
@@ -59,8 +55,8 @@ impl HeldViews {
         self.let_go(&mut self.views.lock());
     }
 
-    fn let_go(&self, views: &mut VecDeque<Held>) {
-        while views.front().is_some_and(|(_, used, _)| used.elapsed() > self.longest) {
+    fn let_go(&self, views: &mut VecDeque<(Arc<View>, Instant)>) {
+        while views.front().is_some_and(|(_, used)| used.elapsed() > self.longest) {
             views.pop_front();
         }
     }

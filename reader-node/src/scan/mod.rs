@@ -24,7 +24,6 @@ use crate::error::ReadError;
 use crate::memory::MemorySource;
 use crate::options::ScanRequest;
 use crate::page::PageToken;
-use crate::pins::Hold;
 use crate::reader::HeldViews;
 use crate::tables::{FetchError, Reads};
 use crate::view::ReadPoint;
@@ -56,7 +55,6 @@ pub struct Record {
 pub struct Scan {
     point: ReadPoint,
     held: Arc<HeldViews>,
-    hold: Hold,
     reads: Arc<Reads>,
     reverse: bool,
     keys_only: bool,
@@ -74,7 +72,6 @@ impl Scan {
     pub(crate) async fn open(
         reads: &Arc<Reads>,
         held: &Arc<HeldViews>,
-        hold: Hold,
         point: ReadPoint,
         request: &ScanRequest,
         read_ahead: u64,
@@ -105,7 +102,6 @@ impl Scan {
         Ok(Self {
             point,
             held: Arc::clone(held),
-            hold,
             reads: Arc::clone(reads),
             reverse: request.reverse,
             keys_only: request.keys_only,
@@ -162,7 +158,7 @@ impl Scan {
             return None;
         }
         let last = self.last.clone()?;
-        self.held.hold(&self.point.view, self.hold.pinned());
+        self.held.hold(&self.point.view);
         let view = &self.point.view;
         Some(PageToken::new(
             view.lineage(),

@@ -10,4 +10,3 @@ mod following;
 mod http;
 mod model;
 mod paging;
-mod pins;

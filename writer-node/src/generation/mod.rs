@@ -197,6 +197,14 @@ impl Generations {
         }
     }
 
+    /// Flushes that were given up begin again.
+    #[cfg(feature = "sabotage")]
+    pub(crate) fn begin_again(&mut self) {
+        for g in self.list.iter_mut().filter(|g| matches!(g.stage, Stage::Flushing(_))) {
+            g.stage = Stage::Closed;
+        }
+    }
+
     /// Number of generations.
     pub(crate) fn len(&self) -> usize {
         self.list.len()

@@ -114,6 +114,10 @@ enum Contest {
 
 async fn contest(engine: &Engine) -> Result<Contest, CoordinationError> {
     let incarnation = Incarnation(engine.db.env.entropy.next_u64());
+    #[cfg(feature = "sabotage")]
+    if isle_storage::sabotage::broken(isle_storage::sabotage::Rule::ReadAfterClaim) {
+        isle_storage::sabotage::read_too_early(incarnation, engine.db.load().await?);
+    }
     let attempt = tokio::select! {
         biased;
         attempt = engine.db.coordination.claim_writer(&engine.node, incarnation) => attempt?,
@@ -156,6 +160,14 @@ async fn prepare(engine: &Arc<Engine>, claim: &Claim) -> Result<Pipeline, Takeov
     };
     engine.stand(Role::Starting, Some("loading the log beyond the tables".to_owned()));
     let generations = load_until_done(engine, &loaded, rules).await;
+    #[cfg(feature = "sabotage")]
+    let generations = match engine.kept.lock().take() {
+        Some(mut kept) => {
+            kept.begin_again();
+            kept
+        }
+        None => generations,
+    };
     engine.admission.take_by_force(generations.charge());
     Ok(begin(engine, claim, loaded, generations))
 }

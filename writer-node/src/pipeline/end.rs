@@ -64,6 +64,10 @@ impl Pipeline {
             self.line.commit(n).map(|s| InDoubt { tail: s.tail, completion: s.completion }).collect();
         self.engine.gauges.segments_in_flight.store(0, std::sync::atomic::Ordering::Relaxed);
         self.engine.gauges.generations.store(0, std::sync::atomic::Ordering::Relaxed);
+        #[cfg(feature = "sabotage")]
+        if isle_storage::sabotage::broken(isle_storage::sabotage::Rule::RebuildMemtable) {
+            *self.engine.kept.lock() = Some(self.generations);
+        }
         Leftovers { end, claim: self.claim, in_doubt }
     }
 

@@ -5,9 +5,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use isle_storage::manifest::{LogEntry, LogTail};
+use isle_storage::sabotage::{Rule, broken};
 use tokio::time::Instant;
 
-use crate::intake::{Completion, Sealed};
+use crate::intake::{Completion, Outcome, Sealed};
 
 /// A dispatched segment.
 #[derive(Debug)]
@@ -58,6 +59,9 @@ impl Line {
     /// The segment's object is in the bucket. Returns when the segment was sealed.
     pub(super) fn uploaded(&mut self, tail: LogTail, entry: Arc<LogEntry>, now: Instant) -> Option<Instant> {
         let segment = self.segments.iter_mut().find(|s| s.tail == tail)?;
+        if broken(Rule::AcknowledgeAfterCommit) {
+            segment.completion.end(Outcome::Committed);
+        }
         segment.ready = Some((entry, now));
         self.uploading_bytes -= segment.charge;
         Some(segment.sealed)

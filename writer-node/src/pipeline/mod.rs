@@ -48,6 +48,7 @@ use std::time::Duration;
 use isle_storage::coordination::{Authority, Claim, Loaded};
 use isle_storage::ids::{DatabaseId, Epoch, Incarnation, Lineage};
 use isle_storage::manifest::LogTail;
+use isle_storage::sabotage::{Rule, broken};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::debug;
@@ -308,7 +309,8 @@ impl Pipeline {
             chunk_block_bytes: s.block_bytes,
             compression: s.compression,
         };
-        let committed = self.current.manifest.last_seq;
+        let everything = broken(Rule::FlushAfterCommit).then_some(isle_storage::ids::SeqNo(u64::MAX));
+        let committed = everything.unwrap_or(self.current.manifest.last_seq);
         while let Some(parts) = self.generations.begin_flush(committed, s.flushes_in_flight, Instant::now()) {
             let (engine, term) = (Arc::clone(&self.engine), Arc::clone(&self.term));
             self.flushes.spawn(async move {

@@ -43,6 +43,7 @@ use crate::ids::{CommitId, Epoch, Version};
 use crate::manifest::judge::EpochObject;
 use crate::manifest::{Author, Change, Edit, EditError, LogEntry, Manifest};
 use crate::names;
+use crate::sabotage::{Rule, broken};
 
 /// How long a takeover tries before it reports a passing failure.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -167,6 +168,8 @@ async fn sound_head(db: &Database, claimed: Epoch) -> Result<(Loaded, Traces), T
 /// Steps 2 to 4.
 async fn read_tail(db: &Database, claim: &Claim) -> Result<(Loaded, Vec<Arc<LogEntry>>), TakeoverError> {
     let (loaded, traces) = sound_head(db, claim.epoch).await?;
+    #[cfg(feature = "sabotage")]
+    let loaded = crate::sabotage::body_of_then(claim.incarnation, loaded);
     let later = later_cut(db, &loaded.manifest, traces.epoch_below).await?;
     let rolled = roll::roll_forward(db, &loaded.manifest, later.as_ref()).await?;
     Ok((loaded, rolled))
@@ -264,7 +267,7 @@ async fn record(
         epoch: claim.epoch,
         incarnation: claim.incarnation,
         head_version: adopted.version,
-        cut: adopted.tail,
+        cut: adopted.tail.filter(|_| !broken(Rule::RecordTheCut)),
         epochs: adopted.epochs.clone(),
     };
     let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);

@@ -44,6 +44,7 @@ use crate::ids::{DatabaseId, Lineage, Version};
 use crate::manifest::{CompactionMode, Manifest};
 use crate::names;
 use crate::object::Bucket;
+use crate::sabotage::{Rule, broken};
 
 /// Version of the layout of a prefix.
 pub const FORMAT: u32 = 1;
@@ -203,6 +204,13 @@ impl Opening<'_> {
         // What the listing showed beyond a creation's traces may be the head, put there by somebody else just now.
         if !unfinished && self.coordination.exists().await? {
             return Ok(());
+        }
+        if let OpenMode::CreateIfMissing(compaction) = mode
+            && broken(Rule::MissingHeadIsRefused)
+        {
+            return self
+                .bootstrap(&Manifest::genesis(found.database, found.lineage, compaction.clone()))
+                .await;
         }
         match mode {
             OpenMode::CreateIfMissing(compaction) if unfinished => {

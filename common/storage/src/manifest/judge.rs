@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::state::{EpochStart, LogTail, Manifest};
 use crate::ids::{CommitId, DatabaseId, Epoch, Incarnation, Lineage, Position, SeqNo, Version};
+use crate::sabotage::{Rule, broken};
 
 /// Content of `manifest/epoch-<n>`: written after a takeover's adoption edit is committed and before its writer
 /// accepts work.
@@ -87,6 +88,7 @@ pub fn log_commit(read: &Manifest, highest: Option<&EpochObject>, segment: &LogT
                 Judgement::NotCommitted
             }
         }
+        _ if broken(Rule::UnchangedHeadProvesNothing) => Judgement::NotCommitted,
         _ => Judgement::Unknown,
     }
 }

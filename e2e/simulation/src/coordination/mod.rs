@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use futures::FutureExt;
 use futures::stream::BoxStream;
 use isle_storage::coordination::memory::MemoryCoordination;
+use isle_storage::coordination::recover::Remains;
 use isle_storage::coordination::{
     Backend, Claim, ClaimAttempt, CommitOutcome, Coordination, CoordinationError, HeadState, JobAttempt,
     LeaderInfo, Loaded, Member, NodeInfo, PinAttempt, Proposal, WatchEvent,
@@ -127,6 +128,27 @@ impl Coordination for SimCoordination {
                 this.oracle.created(&genesis, &checkpoint);
             }
             Ok(won)
+        })
+        .await
+    }
+
+    async fn remains(&self) -> Result<Remains, CoordinationError> {
+        self.ask("remains".to_owned(), |this| async move { this.memory.remains().await }).await
+    }
+
+    async fn replace(
+        &self,
+        found: &Remains,
+        manifest: &Manifest,
+        checkpoint: &CheckpointRef,
+    ) -> Result<bool, CoordinationError> {
+        let (found, manifest, checkpoint) = (found.clone(), manifest.clone(), checkpoint.clone());
+        self.ask(format!("replace the head by {}", manifest.version), move |this| async move {
+            let done = this.memory.replace(&found, &manifest, &checkpoint).await?;
+            if done {
+                this.oracle.recovered(&Arc::new(manifest), &checkpoint);
+            }
+            Ok(done)
         })
         .await
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::ids::{Epoch, Incarnation, RunId, SeqNo, Version};
 use crate::manifest::state::{EpochStart, LogEntry, LogTail, MAX_EPOCHS, Manifest, Run, TableEntry};
 use crate::names::LogKind;
+use crate::sabotage::{Rule, broken};
 
 impl Manifest {
     /// A writer names only segments of its own epoch and incarnation.
@@ -89,6 +90,12 @@ impl Manifest {
         tables: &[Arc<TableEntry>],
         chunk: Option<&Arc<LogEntry>>,
     ) -> Result<(), String> {
+        if flushed_seq > self.last_seq && broken(Rule::FlushAfterCommit) {
+            let run = Run { id: RunId(version.0), l0: true, tables: tables.to_vec() };
+            self.runs.insert(0, Arc::new(run));
+            self.flushed_seq = flushed_seq;
+            return Ok(());
+        }
         if flushed_seq <= self.flushed_seq || flushed_seq > self.last_seq {
             return Err(format!(
                 "a flush to {flushed_seq} does not lie between {} (flushed) and {} (committed)",

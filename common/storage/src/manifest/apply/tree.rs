@@ -7,6 +7,7 @@ use crate::ids::{RunId, SeqNo, Version};
 use crate::manifest::state::{CompactionMode, Manifest, Retired, Run, TableEntry};
 use crate::names::{self, ObjectPath};
 use crate::row::BlobId;
+use crate::sabotage::{Rule, broken};
 
 impl Manifest {
     /// Whether a job's plan still holds: a snapshot taken since might need what the job has dropped, and another mode
@@ -49,6 +50,7 @@ impl Manifest {
         rewrites(&gone, tables, judged)?;
         if !tables.is_empty() {
             let run = Run { id: RunId(version.0), l0: false, tables: tables.to_vec() };
+            let at = if broken(Rule::MergeInPlace) { 0 } else { at };
             self.runs.insert(at, Arc::new(run));
         }
         let kept: BTreeSet<&str> = kept.iter().map(|t| t.name.as_str()).collect();
