@@ -22,6 +22,7 @@ mod metrics;
 mod mget;
 mod options;
 mod page;
+mod pins;
 mod reader;
 mod scan;
 #[cfg(feature = "server")]

@@ -20,6 +20,8 @@ pub(crate) struct ReaderMetrics {
     pub(crate) gets: Counter,
     pub(crate) scans: Counter,
     pub(crate) scanned_rows: Counter,
+    pub(crate) pins: Counter,
+    pub(crate) pins_refused: Counter,
 }
 
 impl ReaderMetrics {
@@ -43,6 +45,8 @@ impl ReaderMetrics {
             gets: counter("gets", "Keys looked up"),
             scans: counter("scans", "Scans begun"),
             scanned_rows: counter("scanned_rows", "Rows delivered by scans"),
+            pins: counter("pins", "Versions pinned for long scans"),
+            pins_refused: counter("pins_refused", "Versions that a long scan could not pin"),
         }
     }
 }

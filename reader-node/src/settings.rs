@@ -53,6 +53,9 @@ pub struct ReaderSettings {
     pub held_views: usize,
     /// How long a view is kept after the last page read from it.
     pub held_view_age_ms: u64,
+    /// A scan still under way this long after its view was superseded pins it: well below the compactor's
+    /// `grace_seconds`. 0: no scan pins.
+    pub pin_after_ms: u64,
 }
 
 const KIB: u64 = 1 << 10;
@@ -78,6 +81,7 @@ impl Default for ReaderSettings {
             max_wait_ms: 60_000,
             held_views: 64,
             held_view_age_ms: 60_000,
+            pin_after_ms: 60_000,
         }
     }
 }

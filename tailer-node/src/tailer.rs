@@ -34,6 +34,9 @@ use crate::settings::TailerSettings;
 /// How often a consumer looks again where a named object is gone and no newer manifest has come.
 const GONE_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long a consumer whose cursor is ahead of this tailer waits for it to catch up; then it is told to come again.
+const CATCH_UP: Duration = Duration::from_secs(5);
+
 #[derive(Debug)]
 struct Shared {
     db: Database,
@@ -173,7 +176,12 @@ impl Tailer {
     /// [`TailError`]: not ready, a cursor that does not fit or has expired, too many consumers.
     pub async fn consume(&self, from: From) -> Result<Consumer, TailError> {
         let slot = Slot::take(&self.0)?;
-        let manifest = self.manifest()?;
+        let mut manifest = self.manifest()?;
+        if let From::Cursor(cursor) = from
+            && is_ahead(&manifest, cursor)
+        {
+            manifest = self.caught_up_with(cursor).await?;
+        }
         let next = match from {
             From::Earliest => manifest.earliest_seq(),
             From::Latest => manifest.last_seq.next(),
@@ -184,6 +192,30 @@ impl Tailer {
         let consumer = Consumer { tailer: self.clone(), current: self.0.current.clone(), next, _slot: slot };
         consumer.refuse_expired(&manifest)?;
         Ok(consumer)
+    }
+
+    /// The view that holds a cursor which is ahead of the present one. Whoever handed it out has seen more than this
+    /// tailer; only the head itself tells that it has not.
+    async fn caught_up_with(&self, cursor: Cursor) -> Result<Arc<Manifest>, TailError> {
+        let newest = match self.0.db.load().await {
+            Ok(loaded) => loaded.manifest,
+            Err(e) if e.is_passing() => {
+                let why = format!("{cursor} is ahead of this tailer, and the head cannot be read: {e}");
+                return Err(TailError::NotReady(why));
+            }
+            Err(e) => return Err(TailError::Coordination(e)),
+        };
+        after(&newest, cursor)?;
+        let mut current = self.0.current.clone();
+        let holds = |c: &Option<Current>| c.as_ref().is_some_and(|c| after(&c.manifest, cursor).is_ok());
+        let reached = tokio::time::timeout(CATCH_UP, current.wait_for(holds)).await;
+        match reached {
+            Ok(Ok(_)) => self.manifest(),
+            Ok(Err(_)) => Err(TailError::Closing),
+            Err(_) => {
+                Err(TailError::NotReady(format!("{cursor} is ahead of this tailer, which is catching up")))
+            }
+        }
     }
 
     /// Ends every consumer with [`TailError::Closing`].
@@ -219,6 +251,13 @@ impl Tailer {
         }
         Ok(low)
     }
+}
+
+/// Whether a cursor may be of a later state of this database than `manifest`: beyond its head, or of a history that
+/// began since.
+fn is_ahead(manifest: &Manifest, cursor: Cursor) -> bool {
+    cursor.database == manifest.database
+        && (cursor.lineage != manifest.lineage || cursor.seq > manifest.last_seq)
 }
 
 /// The number after a cursor's, where the cursor fits this history.

@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use prometheus_client::registry::{Metric, Registry};
@@ -15,6 +15,12 @@ use crate::ids::Timestamp;
 pub trait Clock: Send + Sync + fmt::Debug {
     /// The present instant.
     fn now(&self) -> Timestamp;
+
+    /// For how long the machine has slept since it started: what timers have missed. A virtual machine that is stopped
+    /// from outside may never learn of it.
+    fn suspended(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// The operating system's clock.
@@ -25,6 +31,18 @@ impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Timestamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn suspended(&self) -> Duration {
+        use rustix::time::{ClockId, clock_gettime};
+        let read = |id| {
+            let t = clock_gettime(id);
+            Duration::new(u64::try_from(t.tv_sec).unwrap_or(0), u32::try_from(t.tv_nsec).unwrap_or(0))
+        };
+        // Read in this order the difference is never too large.
+        let booted = read(ClockId::Boottime);
+        booted.saturating_sub(read(ClockId::Monotonic))
     }
 }
 

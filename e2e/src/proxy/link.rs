@@ -60,6 +60,15 @@ impl Link {
         self.add(of, 1);
     }
 
+    pub(super) fn opened(&self) {
+        let open = self.counters.open.fetch_add(1, Ordering::Relaxed) + 1;
+        self.counters.most_open.fetch_max(open, Ordering::Relaxed);
+    }
+
+    pub(super) fn closed(&self) {
+        self.counters.open.fetch_sub(1, Ordering::Relaxed);
+    }
+
     fn add(&self, of: impl Fn(&Counters) -> &AtomicU64, n: u64) {
         of(&self.counters).fetch_add(n, Ordering::Relaxed);
     }

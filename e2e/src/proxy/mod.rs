@@ -64,6 +64,8 @@ pub enum Protocol {
 pub struct Done {
     /// Connections accepted.
     pub connections: u64,
+    /// The most that were open at once.
+    pub most_open: u64,
     /// Connections closed or reset by a fault.
     pub broken: u64,
     /// Bytes lost in black holes.
@@ -77,6 +79,8 @@ pub struct Done {
 #[derive(Debug, Default)]
 struct Counters {
     connections: AtomicU64,
+    open: AtomicU64,
+    most_open: AtomicU64,
     broken: AtomicU64,
     swallowed: AtomicU64,
     refused: AtomicU64,
@@ -160,6 +164,7 @@ impl Proxy {
         let c = &self.counters;
         Done {
             connections: load(&c.connections),
+            most_open: load(&c.most_open),
             broken: load(&c.broken),
             swallowed: load(&c.swallowed),
             refused: load(&c.refused),
@@ -182,7 +187,9 @@ async fn accept(listener: TcpListener, server: SocketAddr, link: Link) {
         link.count(|c| &c.connections);
         let link = link.fresh();
         tokio::spawn(async move {
+            link.opened();
             let ended = carry(&client, server, link.clone()).await;
+            link.closed();
             if ended.by_fault {
                 link.count(|c| &c.broken);
             }

@@ -2,10 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are tests")]
 
+mod bucket_faults;
 mod chaos;
 mod command;
+mod compaction;
+mod consumers;
 mod damage;
 mod deploy;
+mod etcd_faults;
 mod freshness;
 mod idle;
 mod input;

@@ -77,7 +77,10 @@ async fn what_passes_passes_both_ways() {
     let mut socket = connect(&proxy).await;
     say(&mut socket, "hello").await;
     assert_eq!(hear(&mut socket).await.unwrap(), "hello");
-    assert_eq!(proxy.done().connections, 1);
+    let _second = connect(&proxy).await;
+    until("the second connection", SOON, || std::future::ready((proxy.done().most_open == 2).then_some(())))
+        .await;
+    assert_eq!(proxy.done().connections, 2);
 }
 
 #[tokio::test]

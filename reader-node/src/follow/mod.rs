@@ -297,7 +297,7 @@ impl Follower {
         let generations = self.memory.release(manifest.flushed_seq);
         let runs = self.catalog.runs(&manifest);
         tracing::debug!(version = %manifest.version, seq = %manifest.last_seq, "view");
-        let view = View { manifest, generations, runs, as_of: target.as_of };
+        let view = View::new(manifest, generations, runs, target.as_of);
         self.shared.publish(Arc::new(view));
         if self.targets.is_empty() {
             self.shared.set_trouble(Trouble::Segments, None);

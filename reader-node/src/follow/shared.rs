@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use isle_storage::environment::Clock;
 use isle_storage::ids::{Lineage, SeqNo, Version};
 use isle_storage::watch;
 use parking_lot::Mutex;
@@ -23,7 +24,8 @@ pub(crate) enum Trouble {
 
 #[derive(Debug, Default)]
 struct State {
-    as_of: Option<Instant>,
+    /// When the view was last known to be the newest, and for how long the machine had slept by then.
+    as_of: Option<(Instant, Duration)>,
     troubles: [Option<String>; 3],
 }
 
@@ -32,11 +34,12 @@ struct State {
 pub(crate) struct Shared {
     views: watch::Sender<Option<Arc<View>>>,
     state: Mutex<State>,
+    clock: Arc<dyn Clock>,
 }
 
 impl Shared {
-    pub(crate) fn new() -> Self {
-        Self { views: watch::Sender::new(None), state: Mutex::default() }
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { views: watch::Sender::new(None), state: Mutex::default(), clock }
     }
 
     /// The view, once there is one.
@@ -61,21 +64,24 @@ impl Shared {
 
     /// Swaps the view.
     pub(super) fn publish(&self, view: Arc<View>) {
-        self.state.lock().as_of = Some(view.as_of);
+        self.state.lock().as_of = Some((view.as_of, self.clock.suspended()));
         self.views.send_replace(Some(view));
     }
 
     /// Notes that the view is still the newest, if it is of that version.
     pub(super) fn confirm(&self, version: Version, as_of: Instant) {
-        if self.views.borrow().as_ref().is_some_and(|v| v.version() == version) {
+        if let Some(view) = self.views.borrow().as_ref().filter(|v| v.version() == version) {
+            view.confirm(as_of);
             let mut state = self.state.lock();
-            state.as_of = state.as_of.max(Some(as_of));
+            state.as_of = state.as_of.max(Some((as_of, self.clock.suspended())));
         }
     }
 
-    /// How long ago the view was known to be the newest.
+    /// How long ago the view was known to be the newest. Time that the machine has slept counts: the clock of timers
+    /// stands still then, and the database does not.
     pub(crate) fn age(&self) -> Option<Duration> {
-        self.state.lock().as_of.map(|as_of| as_of.elapsed())
+        let (as_of, slept) = self.state.lock().as_of?;
+        Some(as_of.elapsed() + self.clock.suspended().saturating_sub(slept))
     }
 
     pub(super) fn set_trouble(&self, which: Trouble, why: Option<String>) {

@@ -11,13 +11,17 @@ use isle_storage::ids::{Lineage, Version};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::pins::Pinned;
 use crate::settings::ReaderSettings;
 use crate::view::View;
+
+/// A view kept, since when, and the pin that its last scan had.
+type Held = (Arc<View>, Instant, Option<Arc<Pinned>>);
 
 /// The views kept, oldest use first.
 #[derive(Debug)]
 pub(crate) struct HeldViews {
-    views: Mutex<VecDeque<(Arc<View>, Instant)>>,
+    views: Mutex<VecDeque<Held>>,
     most: usize,
     longest: Duration,
 }
@@ -32,10 +36,10 @@ impl HeldViews {
     }
 
     /// Keeps `view` for a next page; at the limit the one used longest ago goes.
-    pub(crate) fn hold(&self, view: &Arc<View>) {
+    pub(crate) fn hold(&self, view: &Arc<View>, pinned: Option<Arc<Pinned>>) {
         let mut views = self.views.lock();
-        views.retain(|(held, _)| !Arc::ptr_eq(held, view));
-        views.push_back((Arc::clone(view), Instant::now()));
+        views.retain(|(held, ..)| !Arc::ptr_eq(held, view));
+        views.push_back((Arc::clone(view), Instant::now(), pinned));
         while views.len() > self.most {
             views.pop_front();
         }
@@ -46,8 +50,8 @@ impl HeldViews {
     pub(super) fn find(&self, lineage: Lineage, version: Version) -> Option<Arc<View>> {
         let mut views = self.views.lock();
         self.let_go(&mut views);
-        let found = views.iter().find(|(v, _)| v.version() == version && v.lineage() == lineage);
-        found.map(|(view, _)| Arc::clone(view))
+        let found = views.iter().find(|(v, ..)| v.version() == version && v.lineage() == lineage);
+        found.map(|(view, ..)| Arc::clone(view))
     }
 
     /// Lets go of what was not used for long enough.
@@ -55,8 +59,8 @@ impl HeldViews {
         self.let_go(&mut self.views.lock());
     }
 
-    fn let_go(&self, views: &mut VecDeque<(Arc<View>, Instant)>) {
-        while views.front().is_some_and(|(_, used)| used.elapsed() > self.longest) {
+    fn let_go(&self, views: &mut VecDeque<Held>) {
+        while views.front().is_some_and(|(_, used, _)| used.elapsed() > self.longest) {
             views.pop_front();
         }
     }

@@ -24,6 +24,7 @@ use crate::health::Health;
 use crate::metrics::ReaderMetrics;
 use crate::mget::Mget;
 use crate::options::{ReadOptions, ScanRequest};
+use crate::pins::Pins;
 use crate::scan::Scan;
 use crate::settings::{InvalidSettings, ReaderSettings};
 use crate::status::{CacheStatus, Status, TreeStatus};
@@ -99,6 +100,7 @@ struct Inner {
     shared: Arc<Shared>,
     reads: Arc<Reads>,
     held: Arc<HeldViews>,
+    pins: Arc<Pins>,
     metrics: ReaderMetrics,
     stop: CancellationToken,
     _stops_with_the_last_clone: DropGuard,
@@ -116,7 +118,8 @@ impl Reader {
         let metrics = ReaderMetrics::register(&db.env.metrics);
         let cache = Arc::new(Cache::new(settings.cache_bytes));
         let reads = Arc::new(Reads::new(Arc::clone(&db.bucket), cache, &settings, metrics.clone()));
-        let shared = Arc::new(Shared::new());
+        let shared = Arc::new(Shared::new(Arc::clone(&db.env.clock)));
+        let pins = Pins::new(&db, &settings, &metrics);
         let held = Arc::new(HeldViews::new(&settings));
         let stop = CancellationToken::new();
         let follower = Follower::new(
@@ -129,8 +132,17 @@ impl Reader {
         );
         tokio::spawn(follower.run(stop.clone()));
         let guard = stop.clone().drop_guard();
-        let inner =
-            Inner { db, settings, shared, reads, held, metrics, stop, _stops_with_the_last_clone: guard };
+        let inner = Inner {
+            db,
+            settings,
+            shared,
+            reads,
+            held,
+            pins,
+            metrics,
+            stop,
+            _stops_with_the_last_clone: guard,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -293,7 +305,9 @@ impl Reader {
 
     async fn scan_at(&self, point: ReadPoint, request: &ScanRequest) -> Result<Scan, FetchError> {
         let (inner, ahead) = (&self.inner, self.inner.settings.read_ahead_bytes);
-        Scan::open(&inner.reads, &inner.held, point, request, ahead, inner.metrics.scanned_rows.clone()).await
+        let hold = inner.pins.look_after(&point.view);
+        let delivered = inner.metrics.scanned_rows.clone();
+        Scan::open(&inner.reads, &inner.held, hold, point, request, ahead, delivered).await
     }
 
     pub(crate) async fn get_at(&self, point: &ReadPoint, key: &[u8]) -> Result<Option<Found>, FetchError> {

@@ -24,6 +24,7 @@ use crate::error::ReadError;
 use crate::memory::MemorySource;
 use crate::options::ScanRequest;
 use crate::page::PageToken;
+use crate::pins::Hold;
 use crate::reader::HeldViews;
 use crate::tables::{FetchError, Reads};
 use crate::view::ReadPoint;
@@ -55,6 +56,7 @@ pub struct Record {
 pub struct Scan {
     point: ReadPoint,
     held: Arc<HeldViews>,
+    hold: Hold,
     reads: Arc<Reads>,
     reverse: bool,
     keys_only: bool,
@@ -72,6 +74,7 @@ impl Scan {
     pub(crate) async fn open(
         reads: &Arc<Reads>,
         held: &Arc<HeldViews>,
+        hold: Hold,
         point: ReadPoint,
         request: &ScanRequest,
         read_ahead: u64,
@@ -102,6 +105,7 @@ impl Scan {
         Ok(Self {
             point,
             held: Arc::clone(held),
+            hold,
             reads: Arc::clone(reads),
             reverse: request.reverse,
             keys_only: request.keys_only,
@@ -158,7 +162,7 @@ impl Scan {
             return None;
         }
         let last = self.last.clone()?;
-        self.held.hold(&self.point.view);
+        self.held.hold(&self.point.view, self.hold.pinned());
         let view = &self.point.view;
         Some(PageToken::new(
             view.lineage(),

@@ -10,3 +10,4 @@ mod following;
 mod http;
 mod model;
 mod paging;
+mod pins;

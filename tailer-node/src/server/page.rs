@@ -1,6 +1,7 @@
 //! `GET /v1/changes`: one bounded page, for clients that poll.
 //!
-//! The wait budget starts with the request and nothing extends it. A page ends at its limit of changes or bytes, at
+//! The wait budget starts with the request and nothing extends it, not even a log that grows faster than it is passed over:
+//! beyond what was there when the page was asked for, it reads only until the deadline. A page ends at its limit of changes or bytes, at
 //! the head, or, where a filter lets nothing through, after a bounded stretch of log: then it is empty and still
 //! advances.
 
@@ -54,8 +55,9 @@ pub(super) async fn changes(
     let prefix = query.key("prefix", "prefix_b64")?.unwrap_or_default();
     let consumer = tailer.consume(start::start(&query, &headers)?).await?;
     let render = Render { format: Format::Json, encoding: query.encoding()? };
-    let mut page =
-        Page { consumer, render, prefix, limit, max_bytes, count: 0, bytes: 0, passed: 0, json: Vec::new() };
+    let until = consumer.head();
+    let (count, bytes, passed, json) = (0, 0, 0, Vec::new());
+    let mut page = Page { consumer, render, prefix, limit, max_bytes, until, count, bytes, passed, json };
     page.fill(deadline).await?;
     Ok(page.answer())
 }
@@ -66,6 +68,8 @@ struct Page {
     prefix: Bytes,
     limit: u64,
     max_bytes: u64,
+    /// The head when the page was asked for.
+    until: SeqNo,
     count: u64,
     bytes: u64,
     passed: u64,
@@ -78,7 +82,10 @@ impl Page {
             if self.consumer.caught_up() && self.count > 0 {
                 return Ok(());
             }
-            let delivery = if self.consumer.caught_up() {
+            let delivery = if self.consumer.cursor().seq >= self.until {
+                if self.passed > 0 && Instant::now() >= deadline {
+                    return Ok(());
+                }
                 match tokio::time::timeout_at(deadline, self.consumer.next()).await {
                     Err(_) | Ok(Err(TailError::Closing)) => return Ok(()),
                     Ok(delivery) => delivery?,
