@@ -1,6 +1,7 @@
 //! One run, from an empty bucket to a verdict.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -19,10 +20,13 @@ use super::report::Report;
 use super::rng::Rng;
 use super::tail::{Consumer, Form, record};
 use crate::client::Api;
-use crate::node::Role;
+use crate::node::{Role, command};
 
 /// How long the cluster may take to come to rest after the last fault.
 const REST: Duration = Duration::from_secs(90);
+
+/// How long `isle verify` may take.
+const VERIFY: Duration = Duration::from_secs(300);
 
 /// Changes of a page when the whole log is read.
 const LOG_PAGE: usize = 5_000;
@@ -92,6 +96,7 @@ pub async fn run(chaos: &Chaos) -> Report {
     let log = load.finish(&cluster, &mut violations).await;
     let collected = status_sum(&cluster, Role::Compactor, "deleted").await;
     violations.extend(stop_all(&mut cluster).await);
+    violations.extend(verify(&cluster).await);
 
     let events = load.shared.recorder.drain();
     let report = isle_history::check(&events, LogPiece::whole(log), Limits::default());
@@ -157,6 +162,25 @@ async fn stop_all(cluster: &mut ChaosCluster) -> Vec<String> {
         }
     }
     wrong
+}
+
+/// `isle verify` over what is left: every object, every checksum, every invariant.
+async fn verify(cluster: &ChaosCluster) -> Option<String> {
+    let flags = cluster.direct_flags();
+    let args: Vec<&str> = ["verify"].into_iter().chain(flags.iter().map(String::as_str)).collect();
+    let mut command = tokio::process::Command::from(command("isle", &args, &cluster.s3.env()));
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    match tokio::time::timeout(VERIFY, command.output()).await {
+        Err(_) => Some(format!("isle verify did not end within {VERIFY:?}")),
+        Ok(Err(e)) => Some(format!("isle verify cannot be run: {e}")),
+        Ok(Ok(output)) if output.status.success() => None,
+        Ok(Ok(output)) => Some(format!(
+            "isle verify ended with {}:\n{}{}",
+            output.status,
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        )),
+    }
 }
 
 async fn status_sum(cluster: &ChaosCluster, role: Role, field: &str) -> u64 {
