@@ -6,6 +6,7 @@ mod collect;
 mod http;
 mod jobs;
 mod merge;
+mod model;
 mod objects;
 mod once;
 mod pins;
