@@ -10,6 +10,7 @@ mod consumers;
 mod damage;
 mod deploy;
 mod etcd_faults;
+mod failures;
 mod freshness;
 mod idle;
 mod input;
