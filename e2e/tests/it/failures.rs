@@ -18,7 +18,8 @@ fn every_failure_names_tests_that_exist() {
         let Ok(line) = line.parse::<u32>() else { continue };
         let named: Vec<_> = tests.split('`').skip(1).step_by(2).collect();
         for test in &named {
-            let (file, name) = test.split_once("::").unwrap_or_else(|| panic!("line {line}: {test} is no test"));
+            let (file, name) =
+                test.split_once("::").unwrap_or_else(|| panic!("line {line}: {test} is no test"));
             let code = std::fs::read_to_string(root.join(file))
                 .unwrap_or_else(|e| panic!("line {line} ({what}) names {file}: {e}"));
             assert!(defines(&code, name), "line {line} ({what}): there is no {name} in {file}");
