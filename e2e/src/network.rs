@@ -33,7 +33,8 @@ pub fn isolate() -> Result<(), String> {
     if isolated() {
         return Ok(());
     }
-    let tried = unshare().args(["sh", "-c", TRY]).stdin(Stdio::null()).output().map_err(|e| e.to_string())?;
+    let tried = unshare().args(["sh", "-c", TRY]).stdin(Stdio::null()).output();
+    let tried = tried.map_err(|e| format!("unshare: {e}"))?;
     if !tried.status.success() {
         return Err(String::from_utf8_lossy(&tried.stderr).trim().to_owned());
     }

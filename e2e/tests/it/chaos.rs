@@ -22,7 +22,7 @@ fn a_cluster_under_every_kind_of_fault_keeps_its_promises() {
     let number = |pointer: &str| report.pointer(pointer).and_then(Value::as_u64).unwrap();
     // A run in which nothing happened proves nothing.
     assert!(number("/faults_total") >= 10, "{report:#}");
-    assert!(number("/epochs") >= 4, "the writer's role changed hands too seldom: {report:#}");
+    assert!(number("/epochs") >= 3, "the writer's role changed hands too seldom: {report:#}");
     assert!(number("/counts/acknowledged") >= 300, "{report:#}");
     assert!(number("/counts/reads") >= 300, "{report:#}");
     assert!(number("/counts/deliveries") >= 1_000, "{report:#}");
