@@ -38,6 +38,8 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     /// Many clients, every answer judged against a model while they run; exit code 1 where one is wrong.
     Stress(StressArgs),
+    /// Rebuild the head from the bucket alone, after coordination was lost or set back to an older copy.
+    Recover(RecoverArgs),
     /// Measured workloads.
     Bench(BenchArgs),
 }
@@ -316,6 +318,38 @@ pub(crate) struct Place {
     /// The database's name.
     #[arg(long, default_value = "default")]
     pub(crate) database: String,
+}
+
+/// `isle recover`.
+#[derive(Debug, Args)]
+pub(crate) struct RecoverArgs {
+    /// The store: a URL, or a directory.
+    #[arg(long)]
+    pub(crate) store: Option<String>,
+    /// The coordination that is to hold the new head: `bucket`, or `etcd://host:port`.
+    #[arg(long)]
+    pub(crate) coordination: Option<String>,
+    /// The database's name.
+    #[arg(long)]
+    pub(crate) database: Option<String>,
+    /// A configuration file (TOML), for credentials and certificates; flags come first.
+    #[arg(long)]
+    pub(crate) config: Option<PathBuf>,
+    /// Every role, and every coordination service that ever drove this prefix and is not the one named here, is stopped.
+    #[arg(long)]
+    pub(crate) old_coordination_is_stopped: bool,
+    /// End the log before a missing link, and give up everything after it.
+    #[arg(long)]
+    pub(crate) accept_loss: bool,
+    /// Replace a head that is whole, and that the bucket knows nothing beyond.
+    #[arg(long)]
+    pub(crate) even_if_sound: bool,
+    /// Show what would be done, and change nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Print machine-readable JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// The workloads.

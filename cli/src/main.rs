@@ -7,6 +7,7 @@ mod kv;
 mod load;
 mod nodes;
 mod output;
+mod recover;
 mod status;
 mod stress;
 mod tail;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
             Command::Dump(args) => dump::dump(args).await,
             Command::Verify(args) => verify::verify(args).await,
             Command::Stress(args) => stress::stress(args).await,
+            Command::Recover(args) => recover::recover(args).await,
             Command::Bench(args) => bench::run(args).await.map_err(Failure::new),
         }
     });

@@ -141,7 +141,7 @@ pub fn coordination_settings(section: &CoordinationSection) -> CoordinationSetti
 #[must_use]
 pub fn refused(e: &CoordinationError) -> OpenError {
     match e {
-        CoordinationError::Unavailable(_) | CoordinationError::NotFound(_) => {
+        CoordinationError::Unavailable(_) | CoordinationError::Full(_) | CoordinationError::NotFound(_) => {
             OpenError::Passing(e.to_string())
         }
         _ => OpenError::Refused(refusal(e)),
@@ -176,6 +176,7 @@ mod tests {
         let passing = |e| matches!(refused(&e), OpenError::Passing(_));
         assert!(passing(CoordinationError::Unavailable("away".into())));
         assert!(passing(CoordinationError::NotFound("here".into())));
+        assert!(passing(CoordinationError::Full("coordination_full: compact it".into())));
         assert_eq!(refusal(&CoordinationError::WrongDatabase("b".into())).exit, 2);
         assert_eq!(refusal(&CoordinationError::Lost("wiped".into())).exit, 1);
         assert_eq!(refusal(&CoordinationError::Denied("wrong secret".into())).exit, 1);

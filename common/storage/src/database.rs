@@ -43,12 +43,7 @@ impl Database {
     /// `Lost` where the head is gone, `WrongDatabase` where it is another database's; else as
     /// [`Coordination::load`].
     pub async fn load(&self) -> Result<Loaded, CoordinationError> {
-        let loaded = self.coordination.load().await.map_err(|e| match e {
-            CoordinationError::NotFound(url) => CoordinationError::Lost(format!(
-                "the head of {url} is gone: the coordination service was wiped; rebuild the head with `isle recover`"
-            )),
-            other => other,
-        })?;
+        let loaded = self.coordination.load().await.map_err(Self::lost)?;
         let found = loaded.manifest.database;
         if found == self.identity.database {
             return Ok(loaded);
@@ -57,6 +52,17 @@ impl Database {
             "the head is that of database {found}, not {}",
             self.identity.database
         )))
+    }
+
+    /// What an error means to somebody who has the database open: that there is none yet cannot be.
+    #[must_use]
+    pub fn lost(e: CoordinationError) -> CoordinationError {
+        match e {
+            CoordinationError::NotFound(place) => CoordinationError::Lost(format!(
+                "the head of {place} is gone: the coordination service was wiped; rebuild the head with `isle recover`"
+            )),
+            other => other,
+        }
     }
 
     /// Refuses to go on under a lineage that is not the bucket's newest: asked at every claim, after a reset of the

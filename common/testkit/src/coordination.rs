@@ -209,6 +209,10 @@ impl Coordination for LossyCoordination {
         self.inner.members().await
     }
 
+    fn connection(&self) -> u64 {
+        self.inner.connection()
+    }
+
     fn describe(&self) -> String {
         self.inner.describe()
     }

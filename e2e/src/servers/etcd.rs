@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
@@ -34,6 +34,8 @@ pub struct Member {
     cluster: String,
     /// Changes when the cluster is wiped, so that a wiped member cannot meet an old one.
     token: String,
+    /// Further flags.
+    flags: Vec<String>,
     dir: PathBuf,
     daemon: Option<Daemon>,
 }
@@ -41,16 +43,21 @@ pub struct Member {
 impl Etcd {
     /// A single member.
     pub async fn single() -> Self {
-        Self::start(1).await
+        Self::start(1, &[]).await
+    }
+
+    /// A single member whose database may have so many bytes.
+    pub async fn with_quota(bytes: u64) -> Self {
+        Self::start(1, &["--quota-backend-bytes", &bytes.to_string()]).await
     }
 
     /// Three members.
     pub async fn cluster() -> Self {
-        Self::start(3).await
+        Self::start(3, &[]).await
     }
 
-    async fn start(count: usize) -> Self {
-        Self::on(vec![Host::loopback(); count]).await
+    async fn start(count: usize, flags: &[&str]) -> Self {
+        Self::on_with(vec![Host::loopback(); count], flags).await
     }
 
     /// A member on each of these hosts.
@@ -58,12 +65,17 @@ impl Etcd {
     /// # Panics
     /// If they do not come up.
     pub async fn on(hosts: Vec<Host>) -> Self {
+        Self::on_with(hosts, &[]).await
+    }
+
+    async fn on_with(hosts: Vec<Host>, flags: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("isle-etcd-").tempdir().unwrap();
         let mut members: Vec<_> =
             hosts.into_iter().enumerate().map(|(n, host)| Member::new(n, host, dir.path())).collect();
         let cluster: Vec<_> = members.iter().map(|m| format!("{}={}", m.name, m.peer_url())).collect();
         for member in &mut members {
             member.cluster = cluster.join(",");
+            member.flags = flags.iter().map(|f| (*f).to_owned()).collect();
         }
         let mut etcd = Self { members, _dir: dir };
         etcd.restart().await;
@@ -172,14 +184,37 @@ impl Etcd {
     /// If it fails.
     #[must_use]
     pub fn etcdctl(&self, args: &[&str]) -> String {
-        let output = Command::new("etcdctl")
+        let output = self.try_etcdctl(args);
+        assert!(output.status.success(), "etcdctl {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn try_etcdctl(&self, args: &[&str]) -> Output {
+        Command::new("etcdctl")
             .env("ETCDCTL_API", "3")
             .args(["--endpoints", &self.endpoints().join(",")])
             .args(args)
             .output()
-            .expect("etcdctl is not installed; run e2e/install.sh (make test does)");
-        assert!(output.status.success(), "etcdctl {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
+            .expect("etcdctl is not installed; run e2e/install.sh (make test does)")
+    }
+
+    /// Writes until every further write is refused.
+    ///
+    /// # Panics
+    /// If it is never refused.
+    pub fn fill(&self) {
+        let filler = "x".repeat(100 << 10);
+        let refused = (0..1_000)
+            .any(|n| !self.try_etcdctl(&["put", &format!("/filler/{}", n % 4), &filler]).status.success());
+        assert!(refused, "etcd has no quota");
+    }
+
+    /// Makes room again, by the commands that programs name.
+    pub fn mend(&self) {
+        self.compact();
+        for args in [&["defrag"][..], &["alarm", "disarm"]] {
+            let _output = self.etcdctl(args);
+        }
     }
 
     /// The index of the member that leads.
@@ -239,6 +274,7 @@ impl Member {
             cluster: String::new(),
             token: format!("isle-{}", dir.file_name().unwrap().to_string_lossy()),
             daemon: None,
+            flags: Vec::new(),
             name,
         }
     }
@@ -332,7 +368,8 @@ impl Member {
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
             .args(["--initial-cluster", &self.cluster, "--initial-cluster-token", &self.token])
-            .args(["--initial-cluster-state", "new", "--logger", "zap", "--log-level", "warn"]);
+            .args(["--initial-cluster-state", "new", "--logger", "zap", "--log-level", "warn"])
+            .args(&self.flags);
         let mut command = self.host.place(command);
         let log = self.dir.join(format!("{}.log", self.name));
         self.daemon = Some(Daemon::spawn(&format!("etcd member {}", self.name), &mut command, &log));

@@ -12,7 +12,6 @@
 //! and rebuilt from the manifest after the next claim. A passing failure anywhere here costs a pause, never the
 //! process; a lasting one is shown as trouble.
 
-pub(crate) mod epochs;
 pub(crate) mod limbo;
 mod recovery;
 
@@ -21,6 +20,7 @@ use std::time::Duration;
 
 use isle_storage::coordination::claim::{TakeoverError, take_over};
 use isle_storage::coordination::{Backend, Claim, ClaimAttempt, CoordinationError, LeaderInfo, Loaded};
+use isle_storage::database::Database;
 use isle_storage::ids::{Incarnation, Timestamp};
 use tracing::{info, warn};
 
@@ -120,7 +120,7 @@ async fn contest(engine: &Engine) -> Result<Contest, CoordinationError> {
     }
     let attempt = tokio::select! {
         biased;
-        attempt = engine.db.coordination.claim_writer(&engine.node, incarnation) => attempt?,
+        attempt = engine.db.coordination.claim_writer(&engine.node, incarnation) => attempt.map_err(Database::lost)?,
         // A claim that was won unseen ends with its lease; there is nothing to wait for.
         () = engine.drain.cancelled() => return Err(CoordinationError::Unavailable("the writer is stopping".to_owned())),
     };
@@ -148,6 +148,8 @@ async fn stand_by(engine: &Engine, leader: Option<LeaderInfo>) {
 /// From a won claim to a pipeline ready to run: takeover, clock, log, sequencer.
 async fn prepare(engine: &Arc<Engine>, claim: &Claim) -> Result<Pipeline, TakeoverError> {
     engine.stand(Role::Starting, Some(format!("taking over as epoch {}", claim.epoch)));
+    // Before the bucket is asked for higher epochs: what breaks from here on makes the first commit ask again.
+    let connection = engine.db.coordination.connection();
     let loaded = take_over(&engine.db, claim, &engine.node.node).await?;
     // Batches of an earlier epoch can be judged now: an epoch object above theirs stands in the bucket.
     engine.limbo.look_again();
@@ -169,7 +171,7 @@ async fn prepare(engine: &Arc<Engine>, claim: &Claim) -> Result<Pipeline, Takeov
         None => generations,
     };
     engine.admission.take_by_force(generations.charge());
-    Ok(begin(engine, claim, loaded, generations))
+    Ok(begin(engine, claim, connection, loaded, generations))
 }
 
 /// Loads the log, again and again: the claim is won and adopted, and another one would find the same log, only with
@@ -191,12 +193,18 @@ async fn load_until_done(engine: &Arc<Engine>, loaded: &Loaded, rules: Generatio
 }
 
 /// From here on mutations are accepted.
-fn begin(engine: &Arc<Engine>, claim: &Claim, loaded: Loaded, generations: Generations) -> Pipeline {
+fn begin(
+    engine: &Arc<Engine>,
+    claim: &Claim,
+    connection: u64,
+    loaded: Loaded,
+    generations: Generations,
+) -> Pipeline {
     let (s, m) = (&engine.settings, Arc::clone(&loaded.manifest));
     let rules =
         SealRules { bytes: s.segment_bytes as u64, records: s.segment_records, block_bytes: s.block_bytes };
     let sequencer = Sequencer::new(claim.epoch, m.last_seq, m.last_write_time, rules);
-    let term = Arc::new(Term::new(m.database, m.lineage, claim));
+    let term = Arc::new(Term::new(m.database, m.lineage, claim, connection));
     engine.gauges.set_head(m.last_seq, m.flushed_seq, m.version);
     let recovered = generations.len();
     let pipeline = Pipeline::new(Arc::clone(engine), term, claim.clone(), loaded, generations);

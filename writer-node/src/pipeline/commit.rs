@@ -1,15 +1,17 @@
 //! One commit, pursued until its outcome is known.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use isle_storage::coordination::claim::{TakeoverError, check_again};
 use isle_storage::coordination::commit::{Resolved, commit};
 use isle_storage::coordination::{Backend, Proposal};
 use tokio::time::Instant;
 use tracing::warn;
 
+use super::Term;
 use crate::engine::Engine;
-use crate::leadership::epochs;
 use crate::standing::Trouble;
 
 /// A commit whose outcome is known.
@@ -23,7 +25,11 @@ pub(super) struct Committed {
 
 /// Sends the proposal until it is known what became of it. Only identical copies are sent, of which at most one
 /// applies; so it never matters how many it takes.
-pub(super) async fn commit_until_known(engine: Arc<Engine>, proposal: Proposal) -> Committed {
+pub(super) async fn commit_until_known(
+    engine: Arc<Engine>,
+    term: Arc<Term>,
+    proposal: Proposal,
+) -> Committed {
     let began = Instant::now();
     let round = Duration::from_millis(engine.settings.commit_round_ms);
     let mut backoff = engine.backoff();
@@ -43,7 +49,15 @@ pub(super) async fn commit_until_known(engine: Arc<Engine>, proposal: Proposal) 
             known => known,
         };
         engine.troubles.clear(Trouble::Commit);
-        let resolved = if troubled { after_trouble(&engine, &proposal, resolved).await } else { resolved };
+        let connection = engine.db.coordination.connection();
+        let reconnected = connection != term.connection.load(Ordering::Acquire);
+        let resolved = if troubled || reconnected {
+            let resolved = look_again(&engine, &proposal, resolved).await;
+            term.connection.store(connection, Ordering::Release);
+            resolved
+        } else {
+            resolved
+        };
         return Committed { proposal, resolved, began };
     }
 }
@@ -60,23 +74,19 @@ async fn deposed(engine: &Engine, proposal: &Proposal) -> Option<String> {
     }
 }
 
-/// After coordination was away it may be an older copy of itself: an epoch above ours in the bucket tells, and then
-/// this writer must not go on, whatever coordination says. What was committed is judged by the bucket.
-async fn after_trouble(engine: &Engine, proposal: &Proposal, resolved: Resolved) -> Resolved {
+/// After coordination was away it may be an older copy of itself, in which this writer still has its lease: an epoch
+/// above ours in the bucket tells, and then it must not go on, whatever coordination says. What was committed is judged
+/// by the bucket.
+async fn look_again(engine: &Engine, proposal: &Proposal, resolved: Resolved) -> Resolved {
     let mut backoff = engine.backoff();
     loop {
-        match epochs::highest_number(&engine.db).await {
-            Ok(Some(highest)) if highest > proposal.edit.epoch => {
-                return Resolved::Fenced(format!(
-                    "epoch {highest} stands in the bucket, above {}",
-                    proposal.edit.epoch
-                ));
-            }
-            Ok(_) => return resolved,
-            Err(e) => {
+        match check_again(&engine.db, proposal.edit.epoch).await {
+            Ok(()) => return resolved,
+            Err(TakeoverError::Coordination(e)) if e.is_passing() => {
                 engine.troubles.set(Trouble::Commit, e.to_string());
                 tokio::time::sleep(backoff.pause()).await;
             }
+            Err(e) => return Resolved::Fenced(e.to_string()),
         }
     }
 }

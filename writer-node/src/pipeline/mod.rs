@@ -76,17 +76,20 @@ pub(crate) struct Term {
     pub(crate) epoch: Epoch,
     pub(crate) incarnation: Incarnation,
     pub(crate) authority: Authority,
+    /// The connection to coordination under which the bucket was last asked for higher epochs.
+    pub(crate) connection: AtomicU64,
     names: AtomicU64,
 }
 
 impl Term {
-    pub(crate) fn new(database: DatabaseId, lineage: Lineage, claim: &Claim) -> Self {
+    pub(crate) fn new(database: DatabaseId, lineage: Lineage, claim: &Claim, connection: u64) -> Self {
         Self {
             database,
             lineage,
             epoch: claim.epoch,
             incarnation: claim.incarnation,
             authority: claim.authority.clone(),
+            connection: AtomicU64::new(connection),
             names: AtomicU64::new(0),
         }
     }

@@ -93,9 +93,9 @@ impl Pipeline {
             epoch = %self.term.epoch, version = %proposal.edit.version, %commit, segments,
             last_seq = %proposal.head.last_seq, flushed_seq = ?self.publishing.flush, "commit begins"
         );
-        let engine = Arc::clone(&self.engine);
+        let (engine, term) = (Arc::clone(&self.engine), Arc::clone(&self.term));
         self.turn = Some(Turn::new(async move {
-            TurnResult::Commit(Box::new(commit_until_known(engine, proposal).await))
+            TurnResult::Commit(Box::new(commit_until_known(engine, term, proposal).await))
         }));
         Ok(())
     }

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use isle_storage::ids::{Epoch, SeqNo};
 use isle_testkit::fault::{Op, Rule};
-use writer_node::{Role, WriteError};
+use isle_testkit::scribe::{Entry, Scribe};
+use writer_node::{Options, Role, WriteError};
 
-use crate::world::{BUCKET, World, small, until_role};
+use crate::world::{BUCKET, World, small, until, until_role};
 
 /// The second stands by, knows who leads, is ready, and refuses with the leader's address.
 #[tokio::test(start_paused = true)]
@@ -129,4 +130,37 @@ async fn coordination_set_back_is_refused() {
     let status = crate::world::until(&writer, "the refusal", |s| !s.troubles.is_empty()).await;
     assert!(status.troubles[0].contains("coordination_regressed"), "{:?}", status.troubles);
     assert_ne!(status.role, Role::Leading);
+}
+
+/// Coordination is wiped under a writer: that is a lost head to it, and no database that is yet to be created.
+#[tokio::test(start_paused = true)]
+async fn a_wiped_coordination_is_lost_and_not_new() {
+    let world = World::new();
+    let writer = world.leader(small()).await;
+    writer.put(b"k", b"1", None, BUCKET).await.unwrap();
+    world.coordination.wipe();
+    let lost = |s: &writer_node::Status| s.troubles.iter().any(|t| t.contains("coordination_lost"));
+    until(&writer, "the loss", lost).await;
+    assert!(!writer.health().ready);
+}
+
+/// Coordination comes back as an older copy of itself, in which a paused writer still has its lease and its head, although
+/// another epoch has written since: what it commits there is not acknowledged, and it says why.
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_comes_back_with_an_older_copy_acknowledges_nothing() {
+    let world = World::new();
+    let first = world.leader(small()).await;
+    first.put(b"k", b"1", None, BUCKET).await.unwrap();
+    let copy = world.coordination.backup();
+    world.coordination.expire_writer_silently();
+    let mut second = Scribe::take_over(&world.database().await).await;
+    second.append(&[Entry::put("k", "2")]).await;
+    world.coordination.restore_with_leases(&copy);
+
+    let bounded = Options { ack_timeout: Some(Duration::from_secs(25)), ..BUCKET };
+    let answer = first.put(b"k", b"3", None, bounded).await;
+    assert!(matches!(answer, Err(WriteError::OutcomeUnknown { .. })), "{answer:?}");
+    assert!(world.head().await.manifest.last_seq > SeqNo(1), "it was committed, in the older copy");
+    let troubles = first.status().troubles.join("; ");
+    assert!(troubles.contains("coordination_regressed") && troubles.contains("isle recover"), "{troubles}");
 }

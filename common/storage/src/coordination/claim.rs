@@ -86,6 +86,22 @@ pub async fn check_again(db: &Database, epoch: Epoch) -> Result<(), TakeoverErro
     sound_head(db, epoch.next()).await.map(drop)
 }
 
+/// The head, held against the bucket: one that was set back may name what a later epoch has voided, so nothing is judged
+/// by it.
+///
+/// # Errors
+/// `Regressed` where the bucket knows more; else as [`Database::load`].
+pub(super) async fn newest_head(db: &Database) -> Result<Loaded, CoordinationError> {
+    let loaded = db.load().await?;
+    let next = loaded.manifest.epoch.next();
+    match sound_head(db, next).await {
+        Ok((loaded, _)) => Ok(loaded),
+        // Somebody has taken over in between; what was read then is newer than what the bucket showed before.
+        Err(TakeoverError::Fenced(_)) => db.load().await,
+        Err(TakeoverError::Coordination(e)) => Err(e),
+    }
+}
+
 /// What the bucket says of epochs and checkpoints, from one listing made only in order to refuse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Traces {
@@ -133,8 +149,8 @@ fn standing(head: &Manifest, claimed: Epoch, traces: Traces) -> Standing {
     }
     if traces.epoch >= claimed {
         return Standing::Behind(format!(
-            "epoch {} was issued before epoch {claimed} was claimed",
-            traces.epoch
+            "epoch {} stands in the bucket already, and the head is of epoch {} (epoch {claimed} comes next)",
+            traces.epoch, head.epoch
         ));
     }
     if traces.checkpoint > head.version {

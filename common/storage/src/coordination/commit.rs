@@ -32,7 +32,9 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use super::backoff::Backoff;
-use super::{Authority, Backend, CommitOutcome, CoordinationError, HeadState, Loaded, Proposal, epoch};
+use super::{
+    Authority, Backend, CommitOutcome, CoordinationError, HeadState, Loaded, Proposal, claim, epoch,
+};
 use crate::database::Database;
 use crate::ids::{CommitId, SeqNo, Version};
 use crate::manifest::judge::{self, EpochObject, Judgement};
@@ -117,12 +119,13 @@ pub async fn commit(db: &Database, proposal: &Proposal, deadline: Instant) -> Re
 }
 
 /// Judges one segment by what coordination and the bucket say now: for a writer that lost its epoch with segments in
-/// flight and has to tell their makers what became of them.
+/// flight and has to tell their makers what became of them. A head that the bucket has gone beyond judges nothing: it may
+/// name a segment that a later epoch has voided.
 ///
 /// # Errors
 /// [`CoordinationError`]: nobody can be asked at present.
 pub async fn judge_segment(db: &Database, segment: &LogTail) -> Result<Judgement, CoordinationError> {
-    let loaded = db.load().await?;
+    let loaded = claim::newest_head(db).await?;
     Evidence::gather(db, loaded, segment.id.epoch).await.map(|e| e.judge(segment))
 }
 

@@ -91,7 +91,8 @@ pub async fn check(
     }
     Err(CoordinationError::WrongDatabase(format!(
         "the head is of lineage {lineage} of database {database}, but the newest in {} is lineage {} (number {}) of \
-         database {}: the coordination service is an old copy, or another one drives this prefix",
+         database {}: a recover was cut off, the coordination service is an old copy, or another one drives this \
+         prefix; stop every role and run `isle recover`",
         bucket.url(),
         newest.lineage,
         newest.number,

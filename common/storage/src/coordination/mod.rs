@@ -87,7 +87,10 @@ pub enum CoordinationError {
     /// The credentials are refused.
     #[error("{0}")]
     Denied(String),
-    /// Another definite refusal: settings that cannot work, a full etcd, a store that cannot do what this form needs.
+    /// The service takes no writes until somebody gives it room; the message says how. It passes once that is done.
+    #[error("{0}")]
+    Full(String),
+    /// Another definite refusal: settings that cannot work, a store that cannot do what this form needs.
     #[error("{0}")]
     Refused(String),
 }
@@ -96,7 +99,7 @@ impl CoordinationError {
     /// Whether repeating may help.
     #[must_use]
     pub fn is_passing(&self) -> bool {
-        matches!(self, Self::Unavailable(_))
+        matches!(self, Self::Unavailable(_) | Self::Full(_))
     }
 }
 
@@ -398,6 +401,13 @@ pub trait Coordination: Send + Sync + fmt::Debug {
 
     /// Who is there.
     async fn members(&self) -> Result<Vec<Member>, CoordinationError>;
+
+    /// A number that changes whenever the connection to the service was, or may have been, interrupted: behind it may be
+    /// an older copy of the service now. A writer that acknowledges nothing across such a change before it has looked
+    /// again ([`claim::check_again`]) never acknowledges what only that copy knows.
+    fn connection(&self) -> u64 {
+        0
+    }
 
     /// Health in one line, for `/readyz?verbose`.
     fn describe(&self) -> String;

@@ -6,6 +6,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use etcd_client::{Client, Error, GetOptions, KeyValue, Txn, TxnOp, TxnOpResponse};
@@ -106,7 +107,13 @@ impl Dialer {
         if slot.serial == dialed.serial && slot.client.is_some() {
             slot.client = None;
             slot.at += 1;
+            self.interrupted();
         }
+    }
+
+    /// What lies behind the connection may no longer be what it was.
+    fn interrupted(&self) {
+        self.target.interruptions.fetch_add(1, Ordering::AcqRel);
     }
 
     /// One request, bounded; the connection is given up where another may do better.
@@ -202,6 +209,8 @@ struct Pulse {
     answered: Option<Instant>,
     trouble: Option<String>,
     space: Option<Space>,
+    /// The term of the last answer's leader.
+    term: u64,
 }
 
 impl Kv {
@@ -236,6 +245,14 @@ impl Kv {
             && let Some(change) = self.witness.judge(before, header.cluster_id(), revision)
         {
             tracing::warn!(%change, "etcd is not what it was: everything is read again");
+            self.dialer.interrupted();
+        }
+        // The library reconnects by itself where no request is under way; a member that was started again, over whatever
+        // data, has had another election.
+        if let Some(term) = header.map(etcd_client::ResponseHeader::raft_term)
+            && std::mem::replace(&mut self.pulse.lock().term, term) != term
+        {
+            self.dialer.interrupted();
         }
         let reads = answer.op_responses().into_iter().map(read_of).collect();
         Ok(Answer { succeeded: answer.succeeded(), reads, revision })
@@ -285,7 +302,7 @@ impl Kv {
 
     /// How the last calls went, in words.
     pub(super) fn describe(&self) -> String {
-        let Pulse { answered, trouble, space } = self.pulse.lock().clone();
+        let Pulse { answered, trouble, space, .. } = self.pulse.lock().clone();
         let mut words = vec![
             answered.map_or_else(
                 || "never answered".to_owned(),

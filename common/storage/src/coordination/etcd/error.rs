@@ -138,7 +138,8 @@ impl From<CallError> for CoordinationError {
                 Self::Unavailable(why)
             }
             CallError::Denied(why) => Self::Denied(why),
-            CallError::Full(why) | CallError::Refused(why) => Self::Refused(why),
+            CallError::Full(why) => Self::Full(why),
+            CallError::Refused(why) => Self::Refused(why),
         }
     }
 }
@@ -163,7 +164,11 @@ mod tests {
         for part in ["coordination_full", "etcdctl compact", "etcdctl defrag", "etcdctl alarm disarm"] {
             assert!(full.reason().contains(part), "{part}");
         }
-        assert!(matches!(CoordinationError::from(full), CoordinationError::Refused(_)));
+        let full = CoordinationError::from(full);
+        assert!(
+            matches!(full, CoordinationError::Full(_)) && full.is_passing(),
+            "it passes once there is room"
+        );
         assert!(matches!(
             CallError::of_status(8, "etcdserver: too many requests", ""),
             CallError::Unclear(_)

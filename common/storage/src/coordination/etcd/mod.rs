@@ -26,6 +26,7 @@ mod watch;
 mod witness;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -202,6 +203,10 @@ impl Coordination for EtcdCoordination {
 
     async fn members(&self) -> Result<Vec<Member>, CoordinationError> {
         self.read_members().await
+    }
+
+    fn connection(&self) -> u64 {
+        self.target.interruptions.load(Ordering::Acquire)
     }
 
     fn describe(&self) -> String {

@@ -1,6 +1,7 @@
 //! Where etcd is and how to get in: the URL, the credentials and the certificates, read once and checked together.
 
 use std::path::Path;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use etcd_client::{Certificate, ConnectOptions, Identity, TlsOptions};
@@ -86,6 +87,8 @@ pub(super) struct Target {
     pub(super) options: ConnectOptions,
     /// Bound of every request.
     pub(super) request_timeout: Duration,
+    /// How often a connection made from this was, or may have been, interrupted.
+    pub(super) interruptions: AtomicU64,
 }
 
 impl std::fmt::Debug for Target {
@@ -118,7 +121,7 @@ impl Target {
         if let Some(tls) = certificates(settings, &url).await? {
             options = options.with_tls(tls);
         }
-        Ok(Self { url, options, request_timeout: settings.request_timeout })
+        Ok(Self { url, options, request_timeout: settings.request_timeout, interruptions: AtomicU64::new(0) })
     }
 }
 

@@ -40,6 +40,14 @@ impl MemoryCoordination {
         self.replace(backup.0.clone());
     }
 
+    /// The same, and whoever had a lease then has it again, as in a real service, which restores leases too.
+    pub fn restore_with_leases(&self, backup: &Backup) {
+        self.change(|state| {
+            let (token, resets) = (state.token, state.resets + 1);
+            *state = State { token, resets, ..backup.0.clone() };
+        });
+    }
+
     /// Everything is gone.
     pub fn wipe(&self) {
         self.replace(State::default());

@@ -336,6 +336,10 @@ impl Coordination for MemoryCoordination {
         self.read(|state| state.members.values().cloned().collect())
     }
 
+    fn connection(&self) -> u64 {
+        self.shared.state.lock().resets
+    }
+
     fn describe(&self) -> String {
         "coordination in this process's memory".to_owned()
     }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::coordination::lineage::LineageObject;
-use crate::ids::{DatabaseId, Lineage, Version};
+use crate::ids::{DatabaseId, Lineage};
 use crate::manifest::{Edit, EditError, Manifest};
 use crate::names;
 
@@ -32,8 +32,6 @@ impl fmt::Display for Rejected {
 pub(super) struct Base {
     /// The checkpoint it was read from.
     pub(super) path: String,
-    /// The version of that checkpoint.
-    pub(super) version: Version,
     /// Its manifest, with whatever edits could be replayed onto it.
     pub(super) manifest: Arc<Manifest>,
 }
@@ -60,10 +58,9 @@ pub(super) fn judge(
             manifest.lineage
         )));
     }
-    let version = manifest.version;
     let replayed = replay(&manifest, edits);
-    let found = |manifest: Manifest| Base { path: path.to_owned(), version, manifest: manifest.into() };
-    if replayed.version > version && missing(&replayed, objects).is_empty() {
+    let found = |manifest: Manifest| Base { path: path.to_owned(), manifest: manifest.into() };
+    if replayed.version > manifest.version && missing(&replayed, objects).is_empty() {
         return Ok(found(replayed));
     }
     let missing = missing(&manifest, objects);

@@ -93,7 +93,7 @@ mod survey;
 
 pub use base::Rejected;
 pub use carry_out::carry_out;
-pub use path::Gap;
+pub use path::{Fate, Gap};
 pub use plan::{Consent, Fresh, Orphans, Plan, plan};
 pub use refusal::RecoverError;
 pub use survey::{Findings, survey};

@@ -38,7 +38,7 @@ pub struct Fresh {
 pub struct Plan {
     /// The checkpoint it builds on.
     pub base: String,
-    /// That checkpoint's version.
+    /// The version of the manifest read from it: the checkpoint's own, or that of the last edit replayed onto it.
     pub base_version: Version,
     /// The last sequence number that the base holds.
     pub base_seq: SeqNo,
@@ -101,7 +101,7 @@ pub fn plan(found: &Findings, consent: Consent, fresh: Fresh) -> Result<Plan, Re
     let manifest = build(found, &base.manifest, &path.adopted, fresh)?;
     Ok(Plan {
         base: base.path.clone(),
-        base_version: base.version,
+        base_version: base.manifest.version,
         base_seq: base.manifest.last_seq,
         rejected: found.rejected.clone(),
         adopted: path.adopted.into_iter().map(|s| s.entry).collect(),
@@ -143,7 +143,7 @@ fn sound(found: &Findings, kept: SeqNo) -> Option<String> {
             head.version,
             head.epoch,
             head.last_seq,
-            found.base.as_ref().map(|b| b.version).unwrap_or_default()
+            found.base.as_ref().map(|b| b.manifest.version).unwrap_or_default()
         )
     })
 }

@@ -6,6 +6,7 @@ mod bucket_names;
 mod bucket_pins;
 mod contract;
 mod histories;
+mod recover_rules;
 mod services;
 mod set_back;
 mod settings;
