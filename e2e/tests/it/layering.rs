@@ -83,6 +83,23 @@ fn the_test_kit_never_ships() {
     }
 }
 
+/// The simulation, the chaos tests and `isle stress` record each in its own way and are judged by the same rules.
+#[test]
+fn the_judge_of_histories_knows_neither_engine_nor_runtime() {
+    let packages = tree("isle-history", &["--all-features"]);
+    assert!(packages.iter().any(|p| p == "serde"), "the tree is empty");
+    for heavy in ["tokio", "isle-storage", "isle-service", "axum", "hyper"] {
+        assert!(!packages.iter().any(|p| p == heavy), "isle-history pulls in {heavy}");
+    }
+    let mut files = Vec::new();
+    sources(&root().join("common/history/src"), &mut files);
+    for file in files.iter().filter(|f| !f.components().any(|c| c.as_os_str() == "tests")) {
+        for word in ["SystemTime", "Instant::now", "std::fs", "std::net", "std::env", "println!"] {
+            assert!(!code(file).contains(word), "{} names {word}", file.display());
+        }
+    }
+}
+
 #[test]
 fn only_one_place_names_each_outside_service() {
     let root = root();

@@ -101,6 +101,26 @@ async fn pages_chain_without_gap_or_repeat_at_every_size() {
     }
 }
 
+/// A page whose limit is exactly what its changes take holds them all; one byte less, and the last one comes first on
+/// the next page.
+#[tokio::test]
+async fn a_page_exactly_at_its_byte_limit_holds_what_fits_and_loses_nothing() {
+    let mut face = Face::new(settings()).await;
+    let all = entries(0, 30);
+    face.append(&all).await;
+    let mut bytes = 0;
+    for (n, entry) in (1u64..).zip(&all) {
+        bytes += entry.key.len() + entry.value.as_ref().map_or(0, Vec::len);
+        let whole = face.page(&format!("from=earliest&max_bytes={bytes}")).await;
+        assert_eq!(seqs(&whole), (1..=n).collect::<Vec<_>>(), "{bytes}");
+        let short = face.page(&format!("from=earliest&max_bytes={}", bytes - 1)).await;
+        let held = seqs(&short).len() as u64;
+        assert_eq!(held, (n - 1).max(1), "{bytes} less one");
+        let next = face.page(&format!("from={}&limit=1", short["next"].as_str().unwrap())).await;
+        assert!(held == 30 || seqs(&next) == [held + 1], "after {held}: {next}");
+    }
+}
+
 #[tokio::test]
 async fn a_filtered_page_may_be_empty_and_still_advances() {
     let mut face = Face::new(settings()).await;

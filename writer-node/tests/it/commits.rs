@@ -130,6 +130,31 @@ async fn a_lost_reply_of_an_upload_does_not_fence() {
     assert_eq!(writer.status().epoch.unwrap().0, 1, "still the first epoch");
 }
 
+/// A retry sends the same object: a name of its own for each attempt would leave one behind each time, and could be
+/// committed twice.
+#[tokio::test(start_paused = true)]
+async fn a_retried_upload_is_the_same_object() {
+    let world = World::new();
+    let writer = world.leader(small()).await;
+    let failing = Fault::Fail(StoreErrorKind::Transient);
+    world.bucket.inject(Rule::on(Op::Put).path("log/*").times(3), failing);
+    let _before = world.bucket.take_history();
+    let put = writer.put(b"a", b"1", None, BUCKET);
+    let later = async {
+        world.clock.set(99_000_000);
+    };
+    tokio::join!(async { put.await.unwrap() }, later);
+    let history = world.bucket.take_history();
+    let uploads: Vec<(&str, u64)> = history
+        .iter()
+        .filter(|e| e.op == Op::Put && e.path.starts_with("log/"))
+        .map(|e| (e.path.as_str(), e.len))
+        .collect();
+    assert_eq!(uploads.len(), 4, "{uploads:?}");
+    assert!(uploads.windows(2).all(|pair| pair[0] == pair[1]), "{uploads:?}");
+    assert_eq!(world.log().await.len(), 1);
+}
+
 /// Uploads that end out of order are published in order, and a later one waits for the earlier.
 #[tokio::test(start_paused = true)]
 async fn uploads_out_of_order_are_published_in_order() {

@@ -1,6 +1,6 @@
 //! The names a manifest holds, and what a name says of its maker.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::ids::{Epoch, Incarnation, JobId};
@@ -10,8 +10,8 @@ use crate::names;
 /// Every object a manifest names, with its recorded length.
 #[derive(Debug, Default)]
 pub(super) struct Names {
-    live: HashMap<String, Named>,
-    retired: HashMap<String, Named>,
+    live: BTreeMap<String, Named>,
+    retired: BTreeMap<String, Named>,
 }
 
 #[derive(Debug)]
