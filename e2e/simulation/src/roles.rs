@@ -15,6 +15,7 @@ use isle_storage::environment::{Environment, Metrics, Offload};
 use isle_storage::ids::{CommitId, Incarnation, Lineage};
 use isle_storage::manifest::CompactionMode;
 use isle_storage::object::{Bucket, RetryBucket, RetryPolicy};
+use isle_storage::verify;
 use reader_node::Reader;
 use tailer_node::{Tailer, TailerSettings};
 use tokio::time::sleep;
@@ -167,6 +168,26 @@ impl Parts {
                 }
             }
         }
+    }
+
+    /// Verifies the whole database, when everything has come to rest, and says what is wrong with it.
+    pub async fn verify(self, done: Arc<AtomicBool>) {
+        let process = self.plan.recovering();
+        let env = self.environment(process, 0, "verify");
+        let bucket: Arc<dyn Bucket> = Arc::new(SimBucket::new(&self.world, &self.oracle, process));
+        let coordination = self.coordination(process, &bucket, &env);
+        match verify::verify(&bucket, verify::From::Coordination(coordination), "default", &()).await {
+            Ok(report) if report.is_clean() => {
+                self.world.note_of(process, format_args!("{} is clean", report.version));
+            }
+            Ok(report) => {
+                let found = report.damage.first.iter().chain(&report.unreadable.first);
+                let all: Vec<String> = found.map(|d| format!("{}: {}", d.object, d.what)).collect();
+                self.world.violation(format!("verify at rest: {}", all.join("; ")));
+            }
+            Err(e) => self.world.violation(format!("verify at rest: {e}")),
+        }
+        done.store(true, Ordering::Relaxed);
     }
 
     async fn attempt(

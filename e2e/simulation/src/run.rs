@@ -14,6 +14,7 @@ use isle_history::Limits;
 use isle_storage::coordination::memory::MemoryCoordination;
 use isle_storage::coordination::memory::faults::Backup;
 use isle_storage::object::Bucket;
+use parking_lot::Mutex;
 
 use crate::clients::Clients;
 use crate::coordination::{Cluster, Leases};
@@ -121,6 +122,9 @@ struct Schedule {
     /// A copy made some time ago.
     copy: Option<Backup>,
     recovering: Option<(Process, Arc<AtomicBool>)>,
+    verifying: Option<Process>,
+    /// Who was told to close, and whether it has.
+    closing: Vec<(ProcessId, Arc<AtomicBool>)>,
     down: bool,
 }
 
@@ -172,6 +176,8 @@ impl Schedule {
             backup: None,
             copy: None,
             recovering: None,
+            verifying: None,
+            closing: Vec::new(),
             down: false,
         }
     }
@@ -212,7 +218,16 @@ impl Schedule {
         self.clients.stop();
         if settled && self.wait("the clients to end", |s| s.clients.working() == 0) {
             self.oracle.check_objects();
+            self.verify();
         }
+    }
+
+    fn verify(&mut self) {
+        let done = Arc::new(AtomicBool::new(false));
+        let verifying = Process::start(self.world.now(), self.parts.clone().verify(Arc::clone(&done)));
+        let Ok(verifying) = verifying else { return };
+        self.verifying = Some(verifying);
+        let _verified = self.wait("verify to end", |_| done.load(Ordering::Relaxed));
     }
 
     /// Lets time pass until `done`; false, and a violation, where that takes too long.
@@ -223,12 +238,30 @@ impl Schedule {
                 return false;
             }
             if self.world.now() >= until {
-                self.world.violation(format!("waited {} s for {what}", RECOVERS_WITHIN / SECOND));
+                let told = self.ask_around();
+                self.world.violation(format!("waited {} s for {what}; {told}", RECOVERS_WITHIN / SECOND));
                 return false;
             }
             self.tick();
         }
         true
+    }
+
+    /// What everybody says of itself.
+    fn ask_around(&mut self) -> String {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        if let Some(clients) = &self.at_work {
+            clients.spawn(Arc::clone(&self.clients).ask_around(Arc::clone(&told)));
+        }
+        let until = self.world.now() + 5 * SECOND;
+        while self.world.now() < until {
+            self.tick();
+        }
+        let manifest = self.oracle.manifest();
+        let head = manifest.map(|m| format!("{} retired at version {}", m.retired.len(), m.version));
+        let litter = self.oracle.litter();
+        let told = told.lock().join("; ");
+        format!("{told}; {}; unnamed: {litter:?}", head.unwrap_or_default())
     }
 
     fn tick(&mut self) {
@@ -240,7 +273,11 @@ impl Schedule {
         for node in &mut self.nodes {
             node.run_until(now);
         }
+        self.restart_closed();
         self.recover(now);
+        if let Some(verifying) = &mut self.verifying {
+            verifying.run_until(now);
+        }
         if let Some(clients) = &mut self.at_work {
             clients.run_until(now);
         }
@@ -267,8 +304,11 @@ impl Schedule {
             }
             Step::Shutdown(p) => {
                 self.world.fault("restart", format_args!("{}", name(p)));
-                self.nodes[p.0].crash();
-                self.start(p);
+                let closed = Arc::new(AtomicBool::new(p.0 >= self.plan.writers));
+                if let Some(clients) = self.at_work.as_ref().filter(|_| p.0 < self.plan.writers) {
+                    clients.spawn(Arc::clone(&self.clients).close_writer(p.0, Arc::clone(&closed)));
+                }
+                self.closing.push((p, closed));
             }
             Step::Cut(p, service, cut) => {
                 if cut {
@@ -310,6 +350,17 @@ impl Schedule {
             Step::Lost(false) => self.give_back(),
             Step::Backup => self.copy = Some(self.cluster.memory.backup()),
             Step::Recover(set_back) => self.lose(set_back),
+        }
+    }
+
+    /// Who was told to close and has is started anew.
+    fn restart_closed(&mut self) {
+        let closed = |(_, closed): &(ProcessId, Arc<AtomicBool>)| closed.load(Ordering::Relaxed);
+        let (done, closing) = std::mem::take(&mut self.closing).into_iter().partition(closed);
+        self.closing = closing;
+        for (p, _) in done {
+            self.nodes[p.0].crash();
+            self.start(p);
         }
     }
 
@@ -419,7 +470,7 @@ impl Schedule {
     }
 
     fn report(self) -> Report {
-        let (version, last) = self.oracle.head();
+        let (_, last) = self.oracle.head();
         Report {
             plan: Arc::clone(&self.plan),
             violations: self.world.violations(),
@@ -428,7 +479,7 @@ impl Schedule {
             events: self.world.events(),
             acknowledged: self.clients.acknowledged(),
             answered: self.clients.answered(),
-            versions: version.0,
+            versions: self.oracle.commits(),
             committed: last.0,
             deleted: self.oracle.deleted(),
             lasted: self.world.now(),

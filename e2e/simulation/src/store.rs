@@ -14,7 +14,7 @@ use isle_storage::object::{Body, Bucket, ObjectMeta, StoreError, StoreErrorKind}
 use parking_lot::Mutex;
 
 use crate::oracle::Oracle;
-use crate::world::{Failed, ProcessId, Request, Service, World};
+use crate::world::{Failed, ProcessId, Request, Service, Weather, World};
 
 #[derive(Debug, Clone)]
 struct Object {
@@ -109,7 +109,8 @@ impl SimBucket {
         match listed {
             Err(e) => vec![Err(e)],
             Ok(mut all) => {
-                let (order, cut) = self.world.draw(|rng| (rng.draw(), rng.per_mille(10)));
+                let (order, unlucky) = self.world.draw(|rng| (rng.draw(), rng.per_mille(10)));
+                let cut = unlucky && !self.world.weather(Weather::is_perfect);
                 // In no particular order.
                 let turn = order as usize % all.len().max(1);
                 all.rotate_left(turn);

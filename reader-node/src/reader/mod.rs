@@ -295,6 +295,10 @@ impl Reader {
         self.inner.metrics.scans.inc();
         let point = self.scan_point(request).await?;
         match self.scan_at(point.clone(), request).await {
+            // A page that promised one view does not go on in another.
+            Err(FetchError::Gone { .. }) if request.page.is_some() && request.consistent => {
+                Err(ReadError::PageExpired)
+            }
             Err(FetchError::Gone { object }) => {
                 let point = self.reload(&point, object, &request.options).await?;
                 Ok(self.scan_at(point, request).await?)

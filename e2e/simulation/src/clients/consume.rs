@@ -18,14 +18,15 @@ impl Client {
     pub(super) async fn consume_on(mut self, number: usize) {
         let shared = Arc::clone(&self.shared);
         let mut cursor: Option<Cursor> = None;
-        let mut earliest = true;
         while self.goes_on() {
             let at = self.rng.below(shared.tailers.len() as u64) as usize;
             let (most, wait) = (self.rng.between(1, 30), self.rng.between(0, 300));
             let from = cursor.map_or(From::Earliest, From::Cursor);
             let start = match cursor {
-                Some(c) if !earliest => Start::After(c.seq.0),
-                _ => Start::Earliest,
+                Some(c) => Start::After(c.seq.0),
+                // What retention has trimmed by then, nobody knows before the answer.
+                None if shared.plan.compactor.log_retention_seconds > 0 => Start::Anywhere,
+                None => Start::Earliest,
             };
             let answer = shared.tailers[at].call(&shared.world, PATIENCE, move |seat| async move {
                 page(&seat.engine, from, most, Duration::from_millis(wait)).await
@@ -41,11 +42,11 @@ impl Client {
                     }
                     shared.recorder.advanced(&self.name, next.seq.0);
                     shared.consumed.lock()[number] = next.seq.0;
-                    (cursor, earliest) = (Some(next), false);
+                    cursor = Some(next);
                 }
                 Ok(Err(TailError::CursorExpired { earliest: first, .. })) => {
                     shared.world.note(format_args!("{}: the cursor has expired", self.name));
-                    (cursor, earliest) = (Some(first), true);
+                    cursor = Some(first);
                 }
                 Ok(Err(TailError::WrongCursor { cursor: old, lineage, .. })) if old.lineage != lineage => {
                     // Another history, made of this one: the same numbers.

@@ -6,6 +6,7 @@ mod write;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use isle_history::{Name, Recorder};
 use isle_storage::ids::Position;
@@ -20,6 +21,9 @@ use crate::plan::Plan;
 use crate::rng::Rng;
 use crate::roles::Seat;
 use crate::world::World;
+
+/// How long a writer has for its drain.
+const CLOSES_WITHIN: Duration = Duration::from_secs(2);
 
 /// Everything the clients share.
 #[derive(Debug)]
@@ -129,6 +133,37 @@ impl Clients {
             work.await;
             shared.working.fetch_sub(1, Ordering::Relaxed);
         });
+    }
+
+    /// Lets a writer drain and close; says so when it has.
+    pub async fn close_writer(self: Arc<Self>, number: usize, closed: Arc<AtomicBool>) {
+        let answer = self.writers[number].call(&self.world, CLOSES_WITHIN * 2, |seat| async move {
+            seat.engine.close(CLOSES_WITHIN).await;
+        });
+        let how = if answer.await.is_ok() { "has closed" } else { "does not answer" };
+        self.world.note_of(self.writers[number].process, format_args!("{how}"));
+        closed.store(true, Ordering::Relaxed);
+    }
+
+    /// Asks every writer and reader how it is: for people who wonder what somebody waits for.
+    pub async fn ask_around(self: Arc<Self>, told: Arc<Mutex<Vec<String>>>) {
+        let patience = Duration::from_millis(500);
+        for writer in &self.writers {
+            let told_by = self.world.name(writer.process);
+            let status = writer.call(&self.world, patience, |seat| async move {
+                format!("{:?}; {:?}", seat.engine.status(), *seat.engine.standing().borrow())
+            });
+            let status = status.await.unwrap_or_else(|e| e.to_string());
+            told.lock().push(format!("{told_by}: {status}"));
+        }
+        for reader in &self.readers {
+            let told_by = self.world.name(reader.process);
+            let status = reader.call(&self.world, patience, |seat| async move {
+                format!("at {:?}, {:?}", seat.engine.position(), seat.engine.health().reasons)
+            });
+            let status = status.await.unwrap_or_else(|e| e.to_string());
+            told.lock().push(format!("{told_by}: {status}"));
+        }
     }
 
     /// Ends the writing ones after what they are doing.

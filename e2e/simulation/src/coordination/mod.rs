@@ -26,7 +26,7 @@ use isle_storage::object::Bucket;
 pub use lease::Leases;
 
 use crate::oracle::Oracle;
-use crate::world::{ProcessId, Request, Service, World};
+use crate::world::{ProcessId, Request, Service, Weather, World};
 
 /// What is simulated of one service, for all processes.
 #[derive(Debug)]
@@ -164,6 +164,8 @@ impl Coordination for SimCoordination {
 
     async fn commit(&self, proposal: &Proposal) -> CommitOutcome {
         let (copied, false_answer) = self.world.draw(|rng| (rng.per_mille(8), rng.per_mille(5)));
+        let fine = self.world.weather(Weather::is_perfect);
+        let (copied, false_answer) = (copied && !fine, false_answer && !fine);
         let (this, proposal) = (self.clone(), proposal.clone());
         let what = format!("commit {} up to {}", proposal.edit.version, proposal.head.last_seq);
         let request = Request { process: self.process, service: Service::Coordination, what };

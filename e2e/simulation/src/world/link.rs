@@ -104,6 +104,12 @@ impl Weather {
         self.deaf.fill(false);
     }
 
+    /// Whether nothing goes wrong at the services.
+    #[must_use]
+    pub fn is_perfect(&self) -> bool {
+        self.odds == [Odds::perfect(Service::Store), Odds::perfect(Service::Coordination)]
+    }
+
     /// Whether a process reaches a service.
     #[must_use]
     pub fn reaches(&self, process: ProcessId, service: Service) -> bool {

@@ -6,7 +6,7 @@ use simulation::{Soak, run, soak};
 
 /// Seeds that found a bug, each with what it found. A seed means what the plan draws from it, so a change of
 /// `plan.rs` makes another schedule of it; it is kept because it met the bug's surroundings once.
-const PINNED: [(u64, &str); 5] = [
+const PINNED: [(u64, &str); 7] = [
     (
         1,
         "the collector deleted the checkpoint that loads start from, having read the head before the listing",
@@ -18,6 +18,11 @@ const PINNED: [(u64, &str); 5] = [
     ),
     (34, "the same, losing acknowledged writes of the new epoch"),
     (39, "the same, with a single writer and nothing else going wrong"),
+    (
+        100_048,
+        "a page of a consistent scan was answered from a newer view, when an object of its own was gone",
+    ),
+    (100_516, "the same, in the third page"),
 ];
 
 #[test]
