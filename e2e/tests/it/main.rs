@@ -19,6 +19,7 @@ mod loading;
 mod outages;
 mod paused_writer;
 mod proxy;
+mod recover;
 mod servers;
 mod startup;
 mod store_contract;
