@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use isle_history::Limits;
 use isle_storage::coordination::memory::MemoryCoordination;
 use isle_storage::coordination::memory::faults::Backup;
+use isle_storage::names;
 use isle_storage::object::Bucket;
 use parking_lot::Mutex;
 
@@ -349,6 +350,8 @@ impl Schedule {
             Step::Lost(true) => {}
             Step::Lost(false) => self.give_back(),
             Step::Backup => self.copy = Some(self.cluster.memory.backup()),
+            // A database that was never created has nothing to recover: a writer creates it.
+            Step::Recover(_) if self.oracle.objects().get(names::identity().as_str()).is_none() => {}
             Step::Recover(set_back) => self.lose(set_back),
         }
     }
