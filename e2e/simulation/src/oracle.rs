@@ -185,7 +185,10 @@ impl Oracle {
             for entry in manifest.log.iter().filter(|e| e.id.first_seq.0 > before) {
                 truth.append(entry, &self.objects, &mut wrong);
             }
-            for (path, _) in named_by(manifest) {
+            // Every role was stopped, so nobody holds a view of what was made after the base: it is for the sweep.
+            let named: BTreeSet<String> = named_by(manifest).map(|(path, _)| path).collect();
+            truth.named.retain(|path, _| named.contains(path));
+            for path in named {
                 let from = manifest.version;
                 let named = truth.named.entry(path).or_insert(Named { from, retired: None });
                 named.retired = None;

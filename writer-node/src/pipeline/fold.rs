@@ -129,7 +129,12 @@ async fn fold(engine: &Engine, mut now: Loaded, written: &CheckpointRef) -> Resu
     let mut backoff = engine.backoff();
     for _ in 0..ATTEMPTS {
         match engine.db.coordination.fold(&now.state, written, KEEP_EDITS).await {
-            CommitOutcome::Committed(state) => return Ok(Loaded { state, ..now }),
+            CommitOutcome::Committed(state) if state.head.version == now.manifest.version => {
+                return Ok(Loaded { state, ..now });
+            }
+            // In the bucket form a fold meets whatever the head has become: a newer head with the older manifest would
+            // be taken for another writer's.
+            CommitOutcome::Committed(_) => return engine.db.load().await.map_err(|e| e.to_string()),
             CommitOutcome::Fenced(why) => return Err(why),
             // The identical request again: at most one of them applies.
             CommitOutcome::Unknown(why) => {

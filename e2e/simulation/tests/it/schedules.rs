@@ -6,7 +6,7 @@ use simulation::{Soak, run, soak};
 
 /// Seeds that found a bug, each with what it found. A seed means what the plan draws from it, so a change of
 /// `plan.rs` makes another schedule of it; it is kept because it met the bug's surroundings once.
-const PINNED: [(u64, &str); 7] = [
+const PINNED: [(u64, &str); 8] = [
     (
         1,
         "the collector deleted the checkpoint that loads start from, having read the head before the listing",
@@ -23,6 +23,10 @@ const PINNED: [(u64, &str); 7] = [
         "a page of a consistent scan was answered from a newer view, when an object of its own was gone",
     ),
     (100_516, "the same, in the third page"),
+    (
+        300_668,
+        "in the bucket form the writer's own fold met a newer head, and the writer took itself for fenced, for good",
+    ),
 ];
 
 #[test]
