@@ -169,7 +169,12 @@ impl Oracle {
         self.truth.lock().lost = true;
     }
 
-    /// A recover has made a new head.
+    /// Recover has come to its end: the roles are about to start.
+    pub fn found_again(&self) {
+        self.truth.lock().lost = false;
+    }
+
+    /// A recover has made a new head. Whoever ran it may not know, and run it again.
     pub fn recovered(&self, manifest: &Arc<Manifest>, checkpoint: &CheckpointRef) {
         let mut wrong = Vec::new();
         {
@@ -196,7 +201,6 @@ impl Oracle {
             truth.claimed = manifest.epoch;
             truth.checkpoint = Some(checkpoint.path.to_string());
             truth.manifest = Some(Arc::clone(manifest));
-            truth.lost = false;
         }
         for why in wrong {
             self.world.violation(why);

@@ -402,6 +402,7 @@ impl Schedule {
         }
         self.world.note(format_args!("recovered"));
         self.recovering = None;
+        self.oracle.found_again();
         for node in &mut self.nodes {
             node.start();
         }
