@@ -36,9 +36,7 @@ fn caught(rule: Rule, most: u64, plan: impl Fn(u64) -> Plan) -> String {
         let report = run_plan(plan(seed), false);
         report.violations.first().map(|why| format!("seed {seed}: {why}"))
     });
-    let found =
-        found.unwrap_or_else(|| panic!("{rule:?} was broken in {most} schedules, and nobody noticed"));
-    found
+    found.unwrap_or_else(|| panic!("{rule:?} was broken in {most} schedules, and nobody noticed"))
 }
 
 #[test]
