@@ -244,17 +244,48 @@ pub(crate) struct DumpArgs {
 /// What can be dumped.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Dump {
-    /// The newest manifest, or a checkpoint object.
+    /// The newest manifest, or any object below `manifest/`.
     Manifest {
-        /// A checkpoint's path below the prefix; the newest manifest where it is not given.
+        /// The object's path below the prefix (or a file: `/…`, `./…`); the newest manifest where it is not given.
         reference: Option<String>,
-        /// Where it lies.
         #[command(flatten)]
-        place: Place,
-        /// Print JSON instead of the text form.
-        #[arg(long)]
-        json: bool,
+        how: HowToDump,
     },
+    /// A checkpoint; of a damaged one as much as can be read.
+    Checkpoint {
+        /// Its path below the prefix, or a file (`/…`, `./…`).
+        reference: String,
+        #[command(flatten)]
+        how: HowToDump,
+    },
+    /// A table: properties and rows; of a damaged one as much as can be read.
+    Table {
+        /// Its name or its path below the prefix, or a file (`/…`, `./…`).
+        reference: String,
+        #[command(flatten)]
+        how: HowToDump,
+    },
+    /// A log segment or chunk: header and records; of a damaged one as much as can be read.
+    Log {
+        /// Its name, its path below the prefix, or a file (`/…`, `./…`).
+        reference: String,
+        #[command(flatten)]
+        how: HowToDump,
+    },
+}
+
+/// How objects are dumped, and where they lie.
+#[derive(Debug, Args)]
+pub(crate) struct HowToDump {
+    /// The store: a URL, or a directory.
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// Print one JSON object a line (of a manifest, the manifest as JSON).
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Leave out the rows.
+    #[arg(long)]
+    pub(crate) no_rows: bool,
 }
 
 /// `isle verify`.

@@ -17,7 +17,7 @@ use isle_storage::coordination::follow::{self, Current};
 use isle_storage::coordination::{Loaded, NodeInfo, fold};
 use isle_storage::database::Database;
 use isle_storage::ids::JobId;
-use isle_storage::manifest::{Author, Change, Manifest};
+use isle_storage::manifest::{Author, Manifest};
 use isle_storage::watch;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -28,6 +28,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use crate::collector::{self, Collector};
 use crate::error::JobError;
 use crate::execute::{self, Merged};
+use crate::house::{self, House, Lag};
 use crate::job::{self, Bounds, Claimed};
 use crate::metrics::CompactorMetrics;
 use crate::plan::{self, MergePlan};
@@ -392,9 +393,13 @@ impl Compactor {
         let mut backoff = Backoff::new(&self.0.settings);
         while !self.is_closed() {
             let loaded = view.borrow_and_update().as_ref().map(loaded_of);
+            let mut again = None;
             if let Some(loaded) = loaded {
                 match self.keep_house(&loaded).await {
-                    Ok(()) => self.well("checkpoint", &mut backoff),
+                    Ok(pause) => {
+                        self.well("checkpoint", &mut backoff);
+                        again = pause;
+                    }
                     Err(error) => {
                         self.ill("checkpoint", &error, &mut backoff).await;
                         continue;
@@ -405,20 +410,18 @@ impl Compactor {
                 biased;
                 () = self.0.stop.cancelled() => return,
                 changed = view.changed() => if changed.is_err() { return },
+                () = after(again) => {}
             }
         }
     }
 
-    /// Folds where due, trims the log by its retention, ends expired snapshots.
-    pub(crate) async fn keep_house(&self, loaded: &Loaded) -> Result<(), JobError> {
+    /// Folds where due, trims the log by its retention, ends expired snapshots. Gives back how long until the clock
+    /// makes more work of that kind.
+    pub(crate) async fn keep_house(&self, loaded: &Loaded) -> Result<Option<Duration>, JobError> {
         let (db, settings) = (&self.0.db, &self.0.settings);
         let now = db.env.clock.now();
-        let mut changes = Vec::new();
-        if let Some(trimmed_seq) = plan::trim(&loaded.manifest, settings, now) {
-            changes.push(Change::TrimLog { trimmed_seq });
-        }
-        let expired = loaded.manifest.snapshots.iter().filter(|(_, s)| s.expires.is_some_and(|e| e <= now));
-        changes.extend(expired.map(|(name, _)| Change::DropSnapshot { name: name.clone() }));
+        let House { changes, left_behind, again } = house::plan(&loaded.manifest, settings, now);
+        let again = again.map(|at| Duration::from_micros(at.0.saturating_sub(now.0).max(0).unsigned_abs()));
         if !changes.is_empty() {
             let id = plan::job_named("house");
             let node = &self.0.node;
@@ -427,13 +430,20 @@ impl Compactor {
                 job::commit_changes(db, &authority, &Author::Job(id), changes, fresh).await.map(drop)
             })
             .await?;
-            return Ok(());
+            for (group, lag) in &left_behind {
+                let Lag { records, bytes, .. } = lag;
+                tracing::warn!(
+                    %group, records, bytes,
+                    "this consumer group is further behind than it may be; log it has not consumed was let go"
+                );
+            }
+            return Ok(again);
         }
         let bounds = fold::FoldBounds { edits: settings.fold_edits };
         if fold::is_due(&loaded.manifest, &loaded.state, bounds) && fold::fold(db, loaded).await?.is_some() {
             self.0.status.lock().checkpoints += 1;
         }
-        Ok(())
+        Ok(again)
     }
 
     async fn garbage_loop(self) {
@@ -564,6 +574,14 @@ fn refresh(planned: &MergePlan, manifest: &Manifest) -> Result<MergePlan, JobErr
     snapshots.dedup();
     let bottom = at + planned.inputs.len() == manifest.runs.len();
     Ok(MergePlan { snapshots, bottom, mode: manifest.compaction.clone(), ..planned.clone() })
+}
+
+/// Resolves after `pause`, or never.
+async fn after(pause: Option<Duration>) {
+    match pause {
+        Some(pause) => tokio::time::sleep(pause).await,
+        None => std::future::pending().await,
+    }
 }
 
 fn loaded_of(current: &Current) -> Loaded {

@@ -10,6 +10,7 @@ pub mod deletion;
 pub mod error;
 pub mod execute;
 pub mod garbage;
+pub mod house;
 pub mod job;
 pub mod listing;
 pub mod metrics;

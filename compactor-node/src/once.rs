@@ -257,7 +257,7 @@ impl<'a> Run<'a> {
     async fn house(&mut self) -> Result<(), JobError> {
         let loaded = self.compactor.database().load().await?;
         match self.compactor.keep_house(&loaded).await {
-            Ok(()) => {}
+            Ok(_) => {}
             Err(JobError::ClaimedElsewhere(_) | JobError::Stale(_)) => return Ok(()),
             Err(error) => return Err(error),
         }

@@ -16,10 +16,9 @@
 //!   └── rule 1 ────┘ └────────── rule 2 ────────┘
 //! ```
 
-use isle_storage::ids::{JobId, RunId, SeqNo, Timestamp};
+use isle_storage::ids::{JobId, RunId, SeqNo};
 use isle_storage::manifest::{CompactionMode, Manifest, Run};
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::settings::CompactorSettings;
 
@@ -140,31 +139,11 @@ fn tier(runs: &[Arc<Run>], settings: &CompactorSettings) -> Option<(usize, usize
     best.map(|(_, from, to)| (from, to, if crowded { "too_many_runs" } else { "tier" }))
 }
 
-/// How far the log may be trimmed by its own retention: the end of a log object, if there is one to let go. The part
-/// that is not yet in tables always stays.
-#[must_use]
-pub fn trim(manifest: &Manifest, settings: &CompactorSettings, now: Timestamp) -> Option<SeqNo> {
-    let horizon = now.minus(Duration::from_secs(settings.log_retention_seconds));
-    let total: u64 = manifest.log.iter().map(|e| e.len).sum();
-    let mut kept = total;
-    let mut trimmed = None;
-    for e in manifest.log.iter().take_while(|e| e.last_seq <= manifest.flushed_seq) {
-        let old = settings.log_retention_seconds > 0 && e.last_time < horizon;
-        let over = settings.log_retention_bytes > 0 && kept > settings.log_retention_bytes;
-        if !old && !over {
-            break;
-        }
-        kept -= e.len;
-        trimmed = Some(e.last_seq);
-    }
-    trimmed
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use bytes::Bytes;
-    use isle_storage::ids::{DatabaseId, Lineage};
+    use isle_storage::ids::{DatabaseId, Lineage, Timestamp};
     use isle_storage::manifest::{Key, TableEntry};
 
     fn table(name: &str, seq: u64, len: u64) -> Arc<TableEntry> {

@@ -43,6 +43,10 @@ pub struct CompactorSettings {
     pub log_retention_seconds: u64,
     /// Log beyond this many bytes is no longer kept for tailers; 0 keeps all.
     pub log_retention_bytes: u64,
+    /// A consumer group that sets no bound of its own holds the log no longer than this; 0 for ever.
+    pub group_max_lag_seconds: u64,
+    /// A consumer group that sets no bound of its own holds at most this many bytes of log; 0 any number.
+    pub group_max_lag_bytes: u64,
     /// Wait after a passing failure, first and longest.
     pub backoff_seconds: (f64, f64),
 }
@@ -68,6 +72,8 @@ impl Default for CompactorSettings {
             max_listed_per_pass: 1_000_000,
             log_retention_seconds: 0,
             log_retention_bytes: 0,
+            group_max_lag_seconds: 7 * 24 * 3600,
+            group_max_lag_bytes: 0,
             backoff_seconds: (0.2, 30.0),
         }
     }

@@ -9,6 +9,7 @@ mod compaction;
 mod consumers;
 mod damage;
 mod deploy;
+mod dump;
 mod etcd_faults;
 mod failures;
 mod freshness;

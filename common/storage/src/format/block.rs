@@ -251,6 +251,45 @@ pub fn open(what: &'static str, stored: &Bytes) -> Result<Bytes, FormatError> {
     }
 }
 
+/// Where the sealed block that starts at the first byte of `bytes` ends, found by its trailer alone: the first place
+/// whose fixed part is plausible and whose checksum matches everything before it. For tools that have lost the index;
+/// `None` where the block itself is damaged. Takes time proportional to the length searched.
+#[must_use]
+pub fn find_end(bytes: &[u8]) -> Option<usize> {
+    let most = bytes.len().min(MAX_BLOCK_RAW + TRAILER_LEN);
+    let (mut crc, mut covered) = (Crc::of(&[]), 0);
+    (TRAILER_LEN..=most).find(|end| {
+        let payload = end - TRAILER_LEN;
+        let Some([how, r0, r1, r2, r3, c0, c1, c2, c3]) = bytes[payload..*end].first_chunk().copied() else {
+            return false;
+        };
+        let raw_len = u32::from_le_bytes([r0, r1, r2, r3]) as usize;
+        let plausible = match how {
+            RAW => raw_len == payload,
+            LZ4 | ZSTD => payload < raw_len && raw_len <= MAX_BLOCK_RAW,
+            _ => false,
+        };
+        if !plausible {
+            return false;
+        }
+        crc = crc.then(&bytes[covered..end - 4]);
+        covered = end - 4;
+        crc.value() == u32::from_le_bytes([c0, c1, c2, c3])
+    })
+}
+
+/// The sealed blocks that lie one after the other from byte `from` of `object` on, as far as their ends are found.
+#[must_use]
+pub fn find_all(object: &[u8], from: usize) -> Vec<std::ops::Range<u64>> {
+    let mut found = Vec::new();
+    let mut at = from;
+    while let Some(len) = object.get(at..).filter(|rest| !rest.is_empty()).and_then(find_end) {
+        found.push(at as u64..(at + len) as u64);
+        at += len;
+    }
+    found
+}
+
 fn open_lz4(what: &'static str, payload: &[u8], raw_len: usize) -> Result<Bytes, FormatError> {
     if raw_len > payload.len().saturating_mul(LZ4_MAX_RATIO) {
         return Err(FormatError::damaged(
@@ -361,6 +400,22 @@ mod tests {
                 assert!(open("test", &stored.slice(..at)).is_err(), "cut at {at}");
             }
         }
+    }
+
+    #[test]
+    fn blocks_are_found_without_an_index_up_to_a_damaged_one() {
+        let mut object = b"preamble".to_vec();
+        let mut ends = Vec::new();
+        for (kind, raw) in KINDS.into_iter().zip([text(5000), text(70_000), noise(300)]) {
+            Sealer::new(kind).seal_to(&raw, &mut object);
+            ends.push(object.len() as u64);
+        }
+        object.extend_from_slice(&noise(500));
+        let found = find_all(&object, 8);
+        assert_eq!(found.iter().map(|r| r.end).collect::<Vec<_>>(), ends);
+        assert_eq!(found[0].start, 8);
+        object[ends[0] as usize + 40] ^= 1;
+        assert_eq!(find_all(&object, 8).len(), 1);
     }
 
     fn forged(payload: &[u8], how: u8, raw_len: u32) -> Bytes {

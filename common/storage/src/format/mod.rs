@@ -64,6 +64,15 @@ impl FormatError {
     }
 }
 
+/// A part of an object that cannot be read, as a tool finds it that reads on past it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// Its bytes in the object.
+    pub range: std::ops::Range<u64>,
+    /// What is wrong with it.
+    pub error: FormatError,
+}
+
 /// How blocks are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]

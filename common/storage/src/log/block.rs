@@ -69,6 +69,21 @@ impl RawBlock {
         Ok(block)
     }
 
+    /// As many records as can be read of a block whose place in the log is not known: numbered from `first_seq`, their
+    /// times counted from the block's unknown beginning. With it, the byte at which a record is malformed, if one is.
+    pub(super) fn guessed(first_seq: SeqNo, raw: Bytes) -> (Self, Option<u32>) {
+        let mut block = Self::trusted(first_seq, u32::MAX, Timestamp(0), Timestamp(0), raw);
+        let mut rows = block.iterate();
+        let mut count = 0;
+        while rows.next().is_some() {
+            count += 1;
+        }
+        let stopped = rows.at;
+        block.count = count;
+        let malformed = (stopped != block.raw.len()).then_some(stopped as u32);
+        (block, malformed)
+    }
+
     /// The records in sequence order. The block has been validated when it was decoded, so iteration cannot fail.
     pub fn rows(&self) -> impl Iterator<Item = RowRef<'_>> + '_ {
         self.iterate().map(|(_, row)| row)

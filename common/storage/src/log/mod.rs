@@ -37,12 +37,14 @@ mod encode;
 mod header;
 mod index;
 mod record;
+mod salvage;
 pub mod text;
 
 pub use batch::{Batch, Push, SealedBatch};
 pub use block::RawBlock;
 pub use decode::{decode, decode_block, describe};
 pub use encode::{encode_chunk, encode_segment};
+pub use salvage::Salvage;
 
 /// The self-describing header of a log object.
 #[derive(Debug, Clone, PartialEq, Eq)]

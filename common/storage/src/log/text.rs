@@ -13,7 +13,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::{LogObject, RawBlock};
+use super::{LogHeader, LogObject, RawBlock};
 use crate::manifest::LogTail;
 use crate::names::LogKind;
 use crate::row::{RowRef, ValueRef};
@@ -27,11 +27,40 @@ pub fn print(object: &LogObject) -> String {
     Whole(object).to_string()
 }
 
+/// The header's lines.
+#[must_use]
+pub fn header(header: &LogHeader) -> String {
+    Header(header).to_string()
+}
+
+/// A record's line, without its end: also that of a table's row.
+#[must_use]
+pub fn row(row: &RowRef<'_>) -> String {
+    OneRow(row).to_string()
+}
+
+struct OneRow<'a>(&'a RowRef<'a>);
+
+impl Display for OneRow<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write_row(f, self.0)
+    }
+}
+
 struct Whole<'a>(&'a LogObject);
 
 impl Display for Whole<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let h = &self.0.header;
+        Header(&self.0.header).fmt(f)?;
+        self.0.blocks.iter().try_for_each(|b| block(f, b))
+    }
+}
+
+struct Header<'a>(&'a LogHeader);
+
+impl Display for Header<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self(h) = self;
         let kind = match h.kind {
             LogKind::Segment => "segment",
             LogKind::Chunk => "chunk",
@@ -42,17 +71,19 @@ impl Display for Whole<'_> {
             writeln!(f, "previous {}", Link(previous))?;
         }
         h.parts.iter().try_for_each(|p| writeln!(f, "part {}", Link(p)))?;
-        h.blobs.iter().try_for_each(|b| writeln!(f, "blob {b}"))?;
-        self.0.blocks.iter().try_for_each(|b| block(f, b))
+        h.blobs.iter().try_for_each(|b| writeln!(f, "blob {b}"))
     }
 }
 
 fn block(f: &mut Formatter<'_>, b: &RawBlock) -> fmt::Result {
     writeln!(f, "block {}..{}", b.first_seq, b.last_seq())?;
-    b.rows().try_for_each(|r| row(f, &r))
+    b.rows().try_for_each(|r| {
+        write_row(f, &r)?;
+        writeln!(f)
+    })
 }
 
-fn row(f: &mut Formatter<'_>, r: &RowRef<'_>) -> fmt::Result {
+fn write_row(f: &mut Formatter<'_>, r: &RowRef<'_>) -> fmt::Result {
     let kind = match r.value {
         ValueRef::Put(_) => "put",
         ValueRef::Delete => "delete",
@@ -64,11 +95,11 @@ fn row(f: &mut Formatter<'_>, r: &RowRef<'_>) -> fmt::Result {
     }
     write!(f, " key={}", Shown(r.key))?;
     match r.value {
-        ValueRef::Put(v) => writeln!(f, " value={}", Shown(v)),
-        ValueRef::Delete => writeln!(f),
+        ValueRef::Put(v) => write!(f, " value={}", Shown(v)),
+        ValueRef::Delete => Ok(()),
         ValueRef::Blob(p) => {
             let end = u128::from(p.offset) + u128::from(p.len);
-            writeln!(f, " blob={} at={}..{end} crc={:#010x}", p.blob, p.offset, p.crc)
+            write!(f, " blob={} at={}..{end} crc={:#010x}", p.blob, p.offset, p.crc)
         }
     }
 }

@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use super::check;
 use super::state::{FORMAT, KNOWN_FEATURES, Manifest};
-use crate::format::{Compression, Crc, FormatError, Preamble, Reader, Sealer, open, preamble};
+use crate::format::{Compression, Crc, Damage, FormatError, Preamble, Reader, Sealer, open, preamble};
 
 const WHAT: &str = "checkpoint";
 
@@ -101,8 +101,9 @@ fn unpack(bytes: &[u8]) -> Result<Vec<u8>, FormatError> {
     }
     let mut json = Vec::new();
     while r.remaining() > 0 {
-        let stored = r.u32()? as usize;
-        json.extend_from_slice(&open(WHAT, &Bytes::copy_from_slice(r.bytes(stored)?))?);
+        let (content, stored) = read_block(&body[body.len() - r.remaining()..])?;
+        r.bytes(stored)?;
+        json.extend_from_slice(&content);
         if json.len() as u64 > len {
             return Err(r.damaged(format!("it holds more than the {len} bytes it declares")));
         }
@@ -111,4 +112,51 @@ fn unpack(bytes: &[u8]) -> Result<Vec<u8>, FormatError> {
         return Err(r.damaged(format!("it holds {} bytes where {len} were declared", json.len())));
     }
     Ok(json)
+}
+
+/// As much of the manifest's JSON as can be read of a damaged checkpoint, from its beginning on, and what is wrong.
+/// Nothing wrong: the JSON is whole.
+#[must_use]
+pub fn salvage(bytes: &[u8]) -> (Vec<u8>, Vec<Damage>) {
+    let len = bytes.len();
+    let body = len.saturating_sub(4);
+    let mut damage = Vec::new();
+    let mut note = |range: std::ops::Range<usize>, error| {
+        damage.push(Damage { range: range.start as u64..range.end as u64, error });
+    };
+    if let Err(error) = PREAMBLE.check(bytes) {
+        note(0..len.min(preamble::LEN), error);
+    }
+    let mut json = Vec::new();
+    let mut at = (preamble::LEN + 8).min(body);
+    let declared = bytes.get(preamble::LEN..at).and_then(|b| b.first_chunk()).map(|b| u64::from_le_bytes(*b));
+    while at < body {
+        match read_block(&bytes[at..body]) {
+            Ok((content, stored)) => {
+                json.extend_from_slice(&content);
+                at += stored;
+            }
+            Err(error) => {
+                note(at..body, error);
+                break;
+            }
+        }
+    }
+    if at == body && declared != Some(json.len() as u64) {
+        let why = format!("it holds {} bytes of JSON, which is not what it declares", json.len());
+        note(0..at, FormatError::damaged(WHAT, why));
+    }
+    let stated = bytes.get(body..).and_then(|b| b.first_chunk()).map(|b| u32::from_le_bytes(*b));
+    if stated != Some(Crc::of(&bytes[..body]).value()) {
+        note(body..len, FormatError::damaged(WHAT, "its checksum does not match"));
+    }
+    (json, damage)
+}
+
+/// The block at the beginning of `bytes`, opened, and how many bytes it takes with its length.
+fn read_block(bytes: &[u8]) -> Result<(Bytes, usize), FormatError> {
+    let mut r = Reader::new(WHAT, bytes);
+    let stored = r.u32()? as usize;
+    let content = open(WHAT, &Bytes::copy_from_slice(r.bytes(stored)?))?;
+    Ok((content, 4 + stored))
 }

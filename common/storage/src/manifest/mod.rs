@@ -23,5 +23,5 @@ pub use check::Violation;
 pub use edit::{Author, Change, Edit, EditError};
 pub use state::{
     CheckpointRef, CompactionMode, EpochStart, GroupCursor, Head, JobClaim, Key, LogEntry, LogTail, Manifest,
-    Retired, Run, Snapshot, TableEntry,
+    MaxLag, Retired, Run, Snapshot, TableEntry,
 };

@@ -118,9 +118,33 @@ pub struct JobClaim {
 pub struct GroupCursor {
     /// Everything up to and including this has been consumed.
     pub seq: SeqNo,
+    /// How far behind it may be and still hold the log; where it says nothing, the compactor's settings do.
+    #[serde(default, skip_serializing_if = "MaxLag::is_default")]
+    pub max_lag: MaxLag,
     /// Fields of a newer version.
     #[serde(flatten)]
     pub extra: BTreeMap<String, Json>,
+}
+
+/// How far behind a consumer group may be and still hold the log. One that is further behind is left out: a dead consumer
+/// must not keep all history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct MaxLag {
+    /// Records not consumed yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub records: Option<u64>,
+    /// Stored bytes of the log objects that hold them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// Microseconds since the oldest log object it needs ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age_us: Option<i64>,
+}
+
+impl MaxLag {
+    pub(super) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Where one epoch's own segments begin. The list of them decides which path through the log is the committed one:

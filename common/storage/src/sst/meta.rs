@@ -149,12 +149,12 @@ pub fn meta_offset(end: &[u8]) -> Result<u64, FormatError> {
 
 /// Where the metadata lies in the object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Extent {
-    offset: u64,
-    len: u64,
+pub(super) struct Extent {
+    pub(super) offset: u64,
+    pub(super) len: u64,
 }
 
-fn read_footer(end: &[u8]) -> Result<Extent, FormatError> {
+pub(super) fn read_footer(end: &[u8]) -> Result<Extent, FormatError> {
     let Some(footer) = end.last_chunk::<FOOTER_LEN>() else {
         return Err(FormatError::damaged(PREAMBLE.what, format!("{} bytes cannot hold it", end.len())));
     };
@@ -177,6 +177,31 @@ fn write_footer(out: &mut Vec<u8>, offset: u64) {
     out.extend_from_slice(&extent);
     out.extend_from_slice(&crc32c_of([&extent[..], &preamble]).to_le_bytes());
     out.extend_from_slice(&preamble);
+}
+
+/// What can be read of a table's metadata, part by part: `sections` lie between the data blocks, of `data_len` bytes,
+/// and the footer. Each part that cannot be read says why.
+pub(super) fn salvage(sections: &[u8], data_len: u64) -> Parts {
+    let parsed = match Sections::parse(WHAT, sections, &KNOWN) {
+        Ok(parsed) => parsed,
+        Err(e) => return Parts { filter: false, index: Err(e.clone()), properties: Err(e) },
+    };
+    let index = needed(&parsed, INDEX, index::WHAT)
+        .and_then(|bytes| Index::decode(Reader::new(index::WHAT, bytes), data_len))
+        .map(|index| (0..index.len()).map(|i| index.range(i)).collect());
+    let properties = needed(&parsed, PROPERTIES, "table properties").and_then(read_properties);
+    let filter = parsed.get(FILTER).and_then(|s| checked(FILTER, s)).and_then(Filter::decode).is_some();
+    Parts { filter, index, properties }
+}
+
+/// What [`salvage`] found.
+#[derive(Debug)]
+pub(super) struct Parts {
+    /// Whether there is a sound filter.
+    pub(super) filter: bool,
+    /// Where the data blocks lie.
+    pub(super) index: Result<Vec<Range<u64>>, FormatError>,
+    pub(super) properties: Result<Properties, FormatError>,
 }
 
 /// The bytes from `meta_offset` on.

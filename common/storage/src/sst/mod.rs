@@ -27,6 +27,7 @@
 //! | `meta` | [`TableMeta`]: the three above, their checksums, the footer |
 //! | `builder` | [`TableBuilder`] |
 //! | `audit` | [`TableAudit`]: whether a table says the truth of its rows |
+//! | `salvage` | [`Salvage`]: what can still be read of a damaged table |
 //!
 //! All of it is pure: bytes in, bytes out.
 
@@ -41,6 +42,7 @@ mod filter;
 mod index;
 mod meta;
 mod properties;
+mod salvage;
 
 pub use audit::TableAudit;
 pub use block::{Block, Lookup, LookupRef};
@@ -48,6 +50,7 @@ pub use builder::{EncodedTable, TableBuilder};
 pub use cursor::BlockCursor;
 pub use meta::{FOOTER_LEN, TableMeta, meta_offset};
 pub use properties::Properties;
+pub use salvage::Salvage;
 
 use crate::format::Compression;
 

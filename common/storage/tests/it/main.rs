@@ -19,5 +19,6 @@ mod manifest;
 mod merges;
 mod object;
 mod rows;
+mod salvage;
 mod tables;
 mod verify;

@@ -53,7 +53,8 @@ fn take(m: &mut Manifest, line: &str) -> Result<(), String> {
         }
         "group" => {
             let name = l.text("name")?;
-            m.groups.insert(name, GroupCursor { seq: seq(&mut l)?, extra: l.extra()? });
+            let cursor = GroupCursor { seq: seq(&mut l)?, max_lag: l.json("max_lag")?, extra: l.extra()? };
+            m.groups.insert(name, cursor);
         }
         "commit" => m.recent.push((count(&mut l, "version")?.into(), l.value("commit")?)),
         other => return Err(format!("{other:?} is no fact of a manifest")),

@@ -98,7 +98,9 @@ pub(super) fn manifest(m: &Manifest) -> String {
         out.word("job").word(id).field("node", quoted(&claim.node)).field("beat", claim.beat).end(&nothing);
     }
     for (name, cursor) in &m.groups {
-        out.word("group").word(quoted(name)).field("seq", cursor.seq).end(&cursor.extra);
+        out.word("group").word(quoted(name)).field("seq", cursor.seq);
+        let max_lag = (!cursor.max_lag.is_default()).then(|| quoted(&cursor.max_lag));
+        out.some("max_lag", max_lag).end(&cursor.extra);
     }
     for (version, id) in &m.recent {
         out.word("commit").word(version).word(id).end(&nothing);

@@ -71,7 +71,11 @@ fn histories() -> Vec<Vec<Change>> {
         extra: [("label".to_owned(), json!("nightly"))].into(),
         ..build::snapshot(25)
     };
-    let cursor = GroupCursor { seq: SeqNo(12), extra: [("lag".to_owned(), json!(3))].into() };
+    let cursor = GroupCursor {
+        seq: SeqNo(12),
+        max_lag: Default::default(),
+        extra: [("lag".to_owned(), json!(3))].into(),
+    };
     let claim = JobClaim { node: "compactor \"a\"".to_owned(), beat: 4 };
     let fifo = CompactionMode::Fifo { retention_us: 86_400_000_000, retention_count: 12 };
     let windows = CompactionMode::TimeWindow {

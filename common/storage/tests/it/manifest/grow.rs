@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use isle_storage::ids::{Epoch, JobId, SeqNo, Timestamp};
 use isle_storage::manifest::{
-    Change, CompactionMode, Edit, GroupCursor, JobClaim, Key, LogEntry, Manifest, Snapshot, TableEntry,
+    Change, CompactionMode, Edit, GroupCursor, JobClaim, Key, LogEntry, Manifest, MaxLag, Snapshot,
+    TableEntry,
 };
 use isle_storage::names;
 use serde_json::json;
@@ -248,11 +249,20 @@ impl Grower {
         }
     }
 
+    fn max_lag(&mut self) -> MaxLag {
+        let mut some = |most| self.one_in(2).then(|| self.below(most));
+        MaxLag { records: some(9), bytes: some(900), age_us: some(9000).map(|us| us as i64) }
+    }
+
     fn group(&mut self) -> Vec<Change> {
         let group = format!("group {}", self.below(3));
         let at = self.m.groups.get(&group).map_or(0, |c| c.seq.0);
         let seq = SeqNo(at + self.below(self.m.last_seq.0 - at + 1));
-        let cursor = (!self.one_in(5)).then(|| GroupCursor { seq, extra: Default::default() });
+        let cursor = (!self.one_in(5)).then(|| GroupCursor {
+            seq,
+            max_lag: self.max_lag(),
+            extra: Default::default(),
+        });
         vec![Change::SetGroup { group, cursor }]
     }
 }

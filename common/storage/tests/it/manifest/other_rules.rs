@@ -67,7 +67,8 @@ fn a_job_is_claimed_by_one_node_until_its_claim_ends() {
 /// A late commit of an earlier cursor must not make the group consume twice.
 #[test]
 fn a_groups_cursor_only_moves_on() {
-    let cursor = |seq| Some(GroupCursor { seq: SeqNo(seq), extra: Default::default() });
+    let cursor =
+        |seq| Some(GroupCursor { seq: SeqNo(seq), max_lag: Default::default(), extra: Default::default() });
     let set = |c| Change::SetGroup { group: "g".into(), cursor: c };
     let m = after(&with_log(&[(1, 10)]), set(cursor(5)));
     assert_refused(&m, set(cursor(4)), "cannot move to 4");
