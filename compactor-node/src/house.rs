@@ -78,7 +78,7 @@ fn trim(house: &mut House, m: &Manifest, settings: &CompactorSettings, now: Time
     let mut trimmed = None;
     for e in m.log.iter().take_while(|e| e.last_seq <= m.flushed_seq) {
         let old = period.is_some_and(|p| e.last_time.plus(p) < now);
-        if !old && !most.is_some_and(|most| kept > most) {
+        if !old && most.is_none_or(|most| kept <= most) {
             if let Some(period) = period {
                 house.look_at(Timestamp(e.last_time.plus(period).0.saturating_add(1)), now);
             }
