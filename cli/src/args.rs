@@ -32,6 +32,8 @@ pub(crate) enum Command {
     Load(LoadArgs),
     /// What the running nodes say of themselves.
     Status(StatusArgs),
+    /// The compaction mode: how the tree is kept in shape, and whether rows go by age.
+    Mode(ModeArgs),
     /// Print what an object or the manifest holds.
     Dump(DumpArgs),
     /// Walk a whole database: every checksum, every invariant; exit code 1 where anything is damaged.
@@ -231,6 +233,51 @@ pub(crate) struct StatusArgs {
     /// Where the nodes are.
     #[command(flatten)]
     pub(crate) nodes: Nodes,
+}
+
+/// `isle mode`.
+#[derive(Debug, Args)]
+pub(crate) struct ModeArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) what: ModeCommand,
+}
+
+/// What can be done with the mode.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ModeCommand {
+    /// Print the mode and what it means for the database as it is.
+    Show {
+        /// Where the nodes are.
+        #[command(flatten)]
+        nodes: Nodes,
+    },
+    /// Change the mode; without --yes, only say what that would mean.
+    Set {
+        /// `merge`, `fifo` or `time_window`.
+        mode: String,
+        /// Of merge: `tiered` (few writes) or `leveled` (few runs to read, little space).
+        #[arg(long)]
+        policy: Option<String>,
+        /// Of fifo and time_window: how long rows live at least: `7d`.
+        #[arg(long)]
+        retention: Option<String>,
+        /// Of time_window: how long a window is: `1h`.
+        #[arg(long)]
+        segment: Option<String>,
+        /// Of fifo: so many of the newest tables stay in any case; of time_window: a tenth of it, in windows.
+        #[arg(long)]
+        keep: Option<u64>,
+        /// Only say what it would mean.
+        #[arg(long, conflicts_with = "yes")]
+        dry_run: bool,
+        /// Change it.
+        #[arg(long)]
+        yes: bool,
+        /// Where the nodes are.
+        #[command(flatten)]
+        nodes: Nodes,
+    },
 }
 
 /// `isle dump`.

@@ -5,6 +5,7 @@ mod bench;
 mod dump;
 mod kv;
 mod load;
+mod mode;
 mod nodes;
 mod output;
 mod recover;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
             Command::Tail(args) => tail::tail(args).await,
             Command::Load(args) => load::load(args).await,
             Command::Status(args) => status::status(args).await,
+            Command::Mode(args) => mode::mode(args).await,
             Command::Dump(args) => dump::dump(args).await,
             Command::Verify(args) => verify::verify(args).await,
             Command::Stress(args) => stress::stress(args).await,

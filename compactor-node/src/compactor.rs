@@ -2,7 +2,7 @@
 //!
 //! | loop | wakes when | does |
 //! | --- | --- | --- |
-//! | merge | the manifest has changed, or somebody asked | plans, claims, merges, commits |
+//! | merge | the manifest has changed, somebody asked, or the planner's instant has come | plans, claims, merges or lets tables go, commits |
 //! | checkpoints | the manifest has changed | folds when due; trims the log; drops expired snapshots |
 //! | garbage | something was retired, or its grace ends | one collector pass |
 //! | sweep | its interval is over, an hour by default | one sweep for orphans |
@@ -16,8 +16,8 @@ use std::time::Duration;
 use isle_storage::coordination::follow::{self, Current};
 use isle_storage::coordination::{Loaded, NodeInfo, fold};
 use isle_storage::database::Database;
-use isle_storage::ids::JobId;
-use isle_storage::manifest::{Author, Manifest};
+use isle_storage::ids::{JobId, Timestamp};
+use isle_storage::manifest::{Author, CompactionMode, Manifest};
 use isle_storage::watch;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -31,7 +31,9 @@ use crate::execute::{self, Merged};
 use crate::house::{self, House, Lag};
 use crate::job::{self, Bounds, Claimed};
 use crate::metrics::CompactorMetrics;
-use crate::plan::{self, MergePlan};
+use crate::mode::{self, Changed, Forecast};
+use crate::plan::{self, MergePlan, Outlook, Plan};
+use crate::retain::{self, Expired};
 use crate::settings::CompactorSettings;
 use crate::sweep::{Sweeper, Swept};
 
@@ -40,6 +42,10 @@ const CLOSING: Duration = Duration::from_secs(5);
 
 /// Pause between two passes of one round of the sweep.
 const BETWEEN_PASSES: Duration = Duration::from_secs(1);
+
+/// A sleep until an instant of the wall clock takes at least and at most so long: the clock may be set meanwhile.
+const SHORTEST_NAP: Duration = Duration::from_millis(10);
+const LONGEST_NAP: Duration = Duration::from_secs(3600);
 
 /// What a merge did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
@@ -81,6 +87,8 @@ pub struct CompactorStatus {
     pub bytes_read: u64,
     /// Bytes they wrote.
     pub bytes_written: u64,
+    /// Tables that retention has taken out of the tree.
+    pub expired_tables: u64,
     /// Checkpoints written.
     pub checkpoints: u64,
     /// Retired objects deleted.
@@ -209,6 +217,20 @@ impl Compactor {
         self.0.paused.send_replace(false);
     }
 
+    /// What `mode` would mean for `manifest` now.
+    #[must_use]
+    pub fn foresee(&self, manifest: &Manifest, mode: &CompactionMode) -> Forecast {
+        mode::foresee(manifest, mode, &self.0.settings, self.0.db.env.clock.now())
+    }
+
+    /// Sets the compaction mode of the database.
+    ///
+    /// # Errors
+    /// [`JobError::Refused`] where it contradicts itself; otherwise what claims and commits fail with.
+    pub async fn set_mode(&self, mode: &CompactionMode) -> Result<Changed, JobError> {
+        mode::set(&self.0.db, &self.0.node, &self.0.settings, mode).await
+    }
+
     /// Stops: work under way is dropped, its claim given back, its outputs taken back.
     pub async fn close(&self) {
         self.0.stop.cancel();
@@ -270,37 +292,67 @@ impl Compactor {
         let mut paused = self.0.paused.subscribe();
         let mut backoff = Backoff::new(&self.0.settings);
         loop {
-            let planned = if *paused.borrow_and_update() { None } else { self.next_merge(&mut view) };
-            let Some(planned) = planned else {
+            let outlook =
+                if *paused.borrow_and_update() { Outlook::default() } else { self.outlook(&mut view) };
+            let Some(planned) = outlook.plan else {
                 tokio::select! {
                    biased;
                     () = self.0.stop.cancelled() => return,
                     changed = view.changed() => if changed.is_err() { return },
                     changed = paused.changed() => if changed.is_err() { return },
                     () = self.0.asked.notified() => {}
+                    () = self.until(outlook.look_again) => {}
                 }
                 continue;
             };
-            match self.merge(&planned, None).await {
-                Ok(_) => self.well("merge", &mut backoff),
+            match self.carry_out(&planned).await {
+                Ok(()) => self.well("merge", &mut backoff),
                 Err(_) if self.is_closed() => return,
                 Err(error) => self.ill("merge", &error, &mut backoff).await,
             }
         }
     }
 
-    fn next_merge(&self, view: &mut watch::Receiver<Option<Current>>) -> Option<MergePlan> {
+    async fn carry_out(&self, planned: &Plan) -> Result<(), JobError> {
+        match planned {
+            Plan::Merge(merge) => self.merge(merge, None).await.map(drop),
+            Plan::Expire(_) => self.expire().await.map(drop),
+        }
+    }
+
+    /// Sleeps until the wall clock shows `at`, or for ever; at most [`LONGEST_NAP`], since a wall clock may be set.
+    async fn until(&self, at: Option<Timestamp>) {
+        let Some(at) = at else { return std::future::pending().await };
+        let micros = at.micros().saturating_sub(self.0.db.env.clock.now().micros());
+        let left = Duration::from_micros(u64::try_from(micros).unwrap_or_default());
+        tokio::time::sleep(left.clamp(SHORTEST_NAP, LONGEST_NAP)).await;
+    }
+
+    fn outlook(&self, view: &mut watch::Receiver<Option<Current>>) -> Outlook {
         let current = view.borrow_and_update();
-        let manifest = &current.as_ref()?.manifest;
+        let Some(manifest) = current.as_ref().map(|c| &c.manifest) else { return Outlook::default() };
         self.0.metrics.observe(manifest, &self.0.settings);
         if self.0.full.lock().is_some() {
             let planned = plan::full(manifest, &self.0.settings);
             if planned.is_none() {
                 *self.0.full.lock() = None;
             }
-            return planned;
+            if let Some(planned) = planned {
+                return Outlook { plan: Some(Plan::Merge(planned)), look_again: None };
+            }
         }
-        plan::merge(manifest, &self.0.settings)
+        plan::next(manifest, &self.0.settings, self.0.db.env.clock.now())
+    }
+
+    /// Lets every table go whose retention has ended, as the newest manifest says.
+    ///
+    /// # Errors
+    /// [`JobError`]; [`JobError::Stale`] where there is none any more.
+    pub async fn expire(&self) -> Result<Expired, JobError> {
+        let shared = &self.0;
+        let gone = retain::expire(&shared.db, &shared.node, &shared.settings).await?;
+        shared.status.lock().expired_tables += gone.tables;
+        Ok(gone)
     }
 
     /// Claims, merges, commits; stops at `deadline` unless the commit has begun.
@@ -572,8 +624,11 @@ fn refresh(planned: &MergePlan, manifest: &Manifest) -> Result<MergePlan, JobErr
     let mut snapshots: Vec<_> = manifest.snapshots.values().map(|s| s.seq).collect();
     snapshots.sort_unstable();
     snapshots.dedup();
+    if planned.mode != manifest.compaction {
+        return Err(JobError::Stale("the compaction mode has changed".to_owned()));
+    }
     let bottom = at + planned.inputs.len() == manifest.runs.len();
-    Ok(MergePlan { snapshots, bottom, mode: manifest.compaction.clone(), ..planned.clone() })
+    Ok(MergePlan { snapshots, bottom, ..planned.clone() })
 }
 
 /// Resolves after `pause`, or never.

@@ -33,6 +33,9 @@ pub enum JobError {
     /// Coordination failed.
     #[error(transparent)]
     Coordination(#[from] CoordinationError),
+    /// What was asked for is refused: it contradicts itself, or would delete everything.
+    #[error("{0}")]
+    Refused(String),
     /// A limit of this run (`--max-time`) was reached.
     #[error("stopped: {0}")]
     Stopped(&'static str),
@@ -49,7 +52,7 @@ impl JobError {
             Self::ClaimedElsewhere(_) | Self::Stale(_) | Self::ClaimLost(_) | Self::Unknown(_) => true,
             Self::Store(e) => e.is_transient(),
             Self::Coordination(e) => e.is_passing(),
-            Self::Damaged { .. } | Self::Stopped(_) | Self::Internal(_) => false,
+            Self::Damaged { .. } | Self::Refused(_) | Self::Stopped(_) | Self::Internal(_) => false,
         }
     }
 }

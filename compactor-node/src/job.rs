@@ -154,6 +154,14 @@ pub async fn outlived(db: &Database, job: JobId, bounds: &Bounds) -> Result<bool
     }
 }
 
+/// What a reader must know to apply them.
+fn required_features(changes: &[Change]) -> Vec<String> {
+    let mut names: Vec<String> =
+        changes.iter().filter_map(Change::required_feature).map(str::to_owned).collect();
+    names.dedup();
+    names
+}
+
 /// Commits `changes` on top of `loaded`, or of whatever the head has become, as long as they still fit.
 ///
 /// # Errors
@@ -174,7 +182,7 @@ pub async fn commit_changes(
             commit: CommitId(db.env.entropy.next_u64()),
             author: author.clone(),
             changes: changes.clone(),
-            required_features: Vec::new(),
+            required_features: required_features(&changes),
             extra: Default::default(),
         };
         let as_of = Instant::now();

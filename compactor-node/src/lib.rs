@@ -14,11 +14,14 @@ pub mod house;
 pub mod job;
 pub mod listing;
 pub mod metrics;
+pub mod mode;
 pub mod once;
 pub mod plan;
+pub mod retain;
 #[cfg(feature = "server")]
 pub mod server;
 pub mod settings;
+pub mod simulate;
 pub mod source;
 pub mod sweep;
 

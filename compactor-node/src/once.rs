@@ -72,6 +72,8 @@ pub struct Summary {
     pub bytes_read: u64,
     /// Bytes they wrote.
     pub bytes_written: u64,
+    /// Tables whose retention has ended, taken out of the tree (or that would be next, in a dry run).
+    pub expired_tables: u64,
     /// Retired objects deleted (or that would be, in a dry run).
     pub deleted_objects: u64,
     /// Orphans deleted (or that would be, in a dry run).
@@ -96,8 +98,12 @@ pub struct Summary {
 /// What a run would do.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Plan {
-    /// The next merge; what comes after it depends on its outcome.
+    /// The next work is this merge; what comes after it depends on its outcome.
     pub merge: Option<PlannedMerge>,
+    /// The next work is to let these tables go.
+    pub expire: Option<PlannedExpiry>,
+    /// Where there is nothing to merge and nothing to let go: when there may be, in microseconds since 1970.
+    pub look_again: Option<i64>,
     /// Retired objects, and leftovers of `manifest/`, that would be deleted. Pins are left out of account.
     pub collect: Vec<Orphan>,
     /// Orphans that would be deleted.
@@ -113,6 +119,23 @@ pub struct PlannedMerge {
     pub bytes: u64,
     /// Why.
     pub reason: &'static str,
+    /// How due it is, in percent.
+    pub score: u32,
+}
+
+/// Tables that would go because their retention has ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PlannedExpiry {
+    /// How many.
+    pub tables: u64,
+    /// Rows in them.
+    pub rows: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Why.
+    pub reason: &'static str,
+    /// How due it is, in percent.
+    pub score: u32,
 }
 
 /// Runs once.
@@ -160,6 +183,7 @@ impl<'a> Run<'a> {
             merges: 0,
             bytes_read: 0,
             bytes_written: 0,
+            expired_tables: 0,
             deleted_objects: 0,
             swept_objects: 0,
             failed_objects: 0,
@@ -216,29 +240,22 @@ impl<'a> Run<'a> {
     async fn merges(&mut self) -> Result<(), JobError> {
         loop {
             let manifest = self.compactor.database().load().await?.manifest;
-            let Some(planned) = plan::merge(&manifest, self.compactor.settings()) else { return Ok(()) };
-            let bytes = self.summary.bytes_read + planned.bytes;
+            let now = self.compactor.database().env.clock.now();
+            let outlook = plan::next(&manifest, self.compactor.settings(), now);
+            self.plan.look_again = outlook.look_again.map(|at| at.micros());
+            let Some(planned) = outlook.plan else { return Ok(()) };
+            let bytes = self.summary.bytes_read + planned.bytes();
             let over = self.limits.max_bytes.is_some_and(|most| bytes > most);
             if over || self.is_over() {
                 self.summary.outcome = Outcome::WorkLeft;
                 return Ok(());
             }
             if self.limits.dry_run {
-                self.summary.merges += 1;
-                self.summary.bytes_read += planned.bytes;
-                self.summary.outcome = Outcome::WorkLeft;
-                let runs = planned.inputs.iter().map(|r| r.0).collect();
-                let (bytes, reason) = (planned.bytes, planned.reason);
-                self.plan.merge = Some(PlannedMerge { runs, bytes, reason });
+                self.foresee(&planned);
                 return Ok(());
             }
-            match self.compactor.merge(&planned, self.deadline).await {
-                Ok(report) => {
-                    self.summary.outcome = Outcome::Done;
-                    self.summary.merges += 1;
-                    self.summary.bytes_read += report.bytes_read;
-                    self.summary.bytes_written += report.bytes_written;
-                }
+            match self.carry_out(&planned).await {
+                Ok(()) => self.summary.outcome = Outcome::Done,
                 Err(JobError::Stale(_)) => {}
                 Err(JobError::Stopped(_)) => {
                     self.summary.outcome = Outcome::WorkLeft;
@@ -252,6 +269,40 @@ impl<'a> Run<'a> {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// What would be done next; what comes after it depends on its outcome.
+    fn foresee(&mut self, planned: &plan::Plan) {
+        self.summary.outcome = Outcome::WorkLeft;
+        let (reason, score) = (planned.reason(), planned.score());
+        match planned {
+            plan::Plan::Merge(merge) => {
+                self.summary.merges += 1;
+                self.summary.bytes_read += merge.bytes;
+                let runs = merge.inputs.iter().map(|r| r.0).collect();
+                self.plan.merge = Some(PlannedMerge { runs, bytes: merge.bytes, reason, score });
+            }
+            plan::Plan::Expire(gone) => {
+                self.summary.expired_tables += gone.tables.len() as u64;
+                let (tables, rows, bytes) = (gone.tables.len() as u64, gone.rows, gone.bytes);
+                self.plan.expire = Some(PlannedExpiry { tables, rows, bytes, reason, score });
+            }
+        }
+    }
+
+    async fn carry_out(&mut self, planned: &plan::Plan) -> Result<(), JobError> {
+        match planned {
+            plan::Plan::Merge(merge) => {
+                let report = self.compactor.merge(merge, self.deadline).await?;
+                self.summary.merges += 1;
+                self.summary.bytes_read += report.bytes_read;
+                self.summary.bytes_written += report.bytes_written;
+            }
+            plan::Plan::Expire(_) => {
+                self.summary.expired_tables += self.compactor.expire().await?.tables;
+            }
+        }
+        Ok(())
     }
 
     async fn house(&mut self) -> Result<(), JobError> {

@@ -9,12 +9,20 @@ use serde::{Deserialize, Serialize};
 pub struct CompactorSettings {
     /// L0 runs that start a merge. At fewer, reads stay cheap enough and waiting makes the merge larger.
     pub l0_trigger: usize,
-    /// Neighbouring runs that start a merge, where the largest is no larger than the others together.
+    /// Neighbouring runs that start a merge, where the largest is not much larger than the others together.
     pub tier_width: usize,
     /// Sorted runs above which neighbours are merged even where their sizes are not similar.
     pub max_runs: usize,
     /// Runs one merge takes at most: bounds its memory (one read-ahead window each).
     pub max_merge_width: usize,
+    /// In leveled mode, how many times larger each level is than the one above it.
+    pub level_fanout: u64,
+    /// A run of which so many rows in a hundred are tombstones or have expired is rewritten for that reason alone.
+    pub waste_percent: u32,
+    /// In fifo and time_window mode, flushed runs that one merge joins at most.
+    pub join_width: usize,
+    /// In fifo and time_window mode, runs above which joined ones are joined once more.
+    pub max_slices: usize,
     /// A merged run's tables are split at about this many bytes.
     pub table_bytes: u64,
     /// Data blocks of merged tables, in bytes of rows.
@@ -55,9 +63,13 @@ impl Default for CompactorSettings {
     fn default() -> Self {
         Self {
             l0_trigger: 4,
-            tier_width: 4,
+            tier_width: 6,
             max_runs: 16,
             max_merge_width: 32,
+            level_fanout: 10,
+            waste_percent: 50,
+            join_width: 1024,
+            max_slices: 4096,
             table_bytes: 64 << 20,
             block_bytes: 16 << 10,
             compression: Compression::Lz4,
@@ -99,6 +111,13 @@ impl CompactorSettings {
             self.max_merge_width as u64,
             self.l0_trigger.max(self.tier_width) as u64,
         )?;
+        at_least("level_fanout", self.level_fanout, 2)?;
+        at_least("waste_percent", u64::from(self.waste_percent), 10)?;
+        if self.waste_percent > 100 {
+            return Err(format!("compactor.waste_percent is {}; it must be at most 100", self.waste_percent));
+        }
+        at_least("join_width", self.join_width as u64, self.l0_trigger.max(2) as u64)?;
+        at_least("max_slices", self.max_slices as u64, 2)?;
         at_least("table_bytes", self.table_bytes, 64 << 10)?;
         at_least("block_bytes", self.block_bytes as u64, 512)?;
         at_least("read_ahead_bytes", self.read_ahead_bytes, self.block_bytes as u64)?;

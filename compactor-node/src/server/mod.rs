@@ -1,5 +1,6 @@
 //! The compactor's HTTP face: what it does, and the three things a person can ask of it.
 
+mod mode;
 mod node;
 
 use std::sync::Arc;
@@ -36,6 +37,8 @@ pub fn router(slot: Slot<Compactor>) -> Routes {
         .post("/v1/compact", compact)
         .post("/v1/pause", pause)
         .post("/v1/resume", resume)
+        .get("/v1/mode", mode::show)
+        .put("/v1/mode", mode::set)
         .with_state(slot)
 }
 

@@ -140,6 +140,7 @@ mod tests {
             rows: 1,
             deletes: 0,
             min_expires: None,
+            expiring: None,
             raw_bytes: 1,
             blobs: blobs.iter().map(|b| (*b).to_owned()).collect(),
             extra: Default::default(),

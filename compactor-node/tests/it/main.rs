@@ -3,13 +3,16 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a broken promise ends the test that met it")]
 
 mod collect;
+mod costs;
 mod http;
 mod jobs;
 mod merge;
 mod model;
+mod modes;
 mod objects;
 mod once;
 mod pins;
+mod shapes;
 mod sweep;
 mod tree;
 mod verify;

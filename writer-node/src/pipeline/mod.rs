@@ -46,7 +46,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use isle_storage::coordination::{Authority, Claim, Loaded};
-use isle_storage::ids::{DatabaseId, Epoch, Incarnation, Lineage};
+use isle_storage::ids::{DatabaseId, Epoch, Incarnation, Lineage, Timestamp};
 use isle_storage::manifest::LogTail;
 use isle_storage::sabotage::{Rule, broken};
 use tokio::task::JoinSet;
@@ -111,6 +111,8 @@ pub(crate) struct Pipeline {
     current: Loaded,
     /// The newest dispatched segment: what the next one names as its predecessor.
     newest: Option<LogTail>,
+    /// Its last write time.
+    newest_time: Timestamp,
     /// Sealed and not dispatched.
     queue: VecDeque<Sealed>,
     line: Line,
@@ -140,13 +142,14 @@ impl Pipeline {
         let pace = Pace::new(engine.settings.commits_per_second(backend));
         let put_pace = Pace::new(engine.settings.max_puts_per_second);
         let rhythm = Rhythm::new(engine.settings.linger());
-        let newest = current.manifest.tail;
+        let (newest, newest_time) = (current.manifest.tail, current.manifest.last_write_time);
         Self {
             engine,
             term,
             claim,
             current,
             newest,
+            newest_time,
             queue: VecDeque::new(),
             line: Line::default(),
             generations,
@@ -276,7 +279,7 @@ impl Pipeline {
     /// Gives a segment its identity and its place, and starts its upload. In sequence order.
     fn dispatch_one(&mut self, sealed: Sealed) {
         let now = Instant::now();
-        let starts = self.generations.starts(sealed.charge, now);
+        let starts = self.generations.starts(sealed.charge, now) || self.enters_a_window(&sealed);
         let header = self.term.segment_header(&sealed.batch, self.newest, starts);
         let tail = LogTail { id: header.id(), last_seq: sealed.batch.last_seq };
         let part = Part {
@@ -288,10 +291,18 @@ impl Pipeline {
         };
         self.generations.add(part, starts, now);
         self.newest = Some(tail);
+        self.newest_time = sealed.batch.last_time;
         self.engine.metrics.observe(crate::metrics::LINGER, sealed.sealed - sealed.since);
         self.line.push(InFlight::new(tail, &sealed));
         debug!(epoch = %self.term.epoch, first_seq = %tail.id.first_seq, last_seq = %tail.last_seq, starts, "segment dispatched");
         self.uploads.spawn(upload(Arc::clone(&self.engine), header, sealed.batch));
+    }
+
+    /// In `time_window` mode a generation ends where the window does, so that a flush makes tables of one window. A segment
+    /// that crosses the edge belongs to the window of its last row, as the table it comes to will.
+    fn enters_a_window(&self, sealed: &Sealed) -> bool {
+        let mode = &self.current.manifest.compaction;
+        mode.window(self.newest_time) != mode.window(sealed.batch.last_time)
     }
 
     fn end_upload(&mut self, uploaded: Result<Uploaded, tokio::task::JoinError>) -> Result<(), End> {

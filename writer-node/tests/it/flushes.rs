@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use isle_storage::ids::SeqNo;
+use isle_storage::manifest::{CompactionMode, Run};
 use isle_storage::names::LogKind;
 use isle_storage::object::{Bucket, StoreErrorKind};
 use isle_testkit::fault::{Fault, Op, Rule};
@@ -151,4 +152,24 @@ async fn flushes_publish_in_order() {
     until(&writer, "both flushes", |s| s.flushed_seq == SeqNo(2)).await;
     let manifest = world.head().await.manifest;
     assert_eq!(manifest.runs[0].max_seq(), SeqNo(2), "newest first");
+}
+
+/// In `time_window` mode the tables of one flush lie in one window, or retention would keep a window's rows with the next.
+#[tokio::test(start_paused = true)]
+async fn a_generation_ends_where_its_window_does() {
+    let world = World::new();
+    let minute = 60_000_000;
+    let mode =
+        CompactionMode::TimeWindow { segment_us: minute, retention_us: 60 * minute, retention_count: 0 };
+    world.database_in(mode.clone()).await;
+    let writer = world.leader(small()).await;
+    for (i, at) in [10, 20, 61, 62, 119, 300].into_iter().enumerate() {
+        world.clock.set(at * 1_000_000);
+        writer.put(&[i as u8], b"v", None, BUCKET).await.unwrap();
+    }
+    writer.end_generation();
+    until(&writer, "the flushes", |s| s.flushed_seq == SeqNo(6)).await;
+    let manifest = world.head().await.manifest;
+    let windows = |r: &std::sync::Arc<Run>| (mode.window(r.min_time()), mode.window(r.max_time()));
+    assert_eq!(manifest.runs.iter().map(windows).collect::<Vec<_>>(), [(5, 5), (1, 1), (0, 0)]);
 }

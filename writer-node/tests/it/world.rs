@@ -73,13 +73,18 @@ impl World {
     }
 
     pub async fn database(&self) -> Database {
+        self.database_in(CompactionMode::Merge).await
+    }
+
+    /// The database, created in this mode where it is not there yet.
+    pub async fn database_in(&self, compaction: CompactionMode) -> Database {
         let env = Environment {
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
             ..Environment::system("writer", "default")
         };
         let bucket = Arc::clone(&self.bucket) as Arc<dyn Bucket>;
         let coordination = Arc::clone(&self.coordination) as Arc<dyn Coordination>;
-        let mode = OpenMode::CreateIfMissing(CompactionMode::Merge);
+        let mode = OpenMode::CreateIfMissing(compaction);
         Database::open(bucket, coordination, env, "default", &mode).await.unwrap()
     }
 

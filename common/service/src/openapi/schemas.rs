@@ -47,7 +47,37 @@ pub(super) fn all() -> Value {
         })),
         "Scan": scan(),
         "Job": object(&["job"], json!({ "job": text("id of the job") })),
+        "SetMode": strict(mode_members()),
+        "Mode": mode(),
     })
+}
+
+fn mode_members() -> Value {
+    json!({
+        "mode": { "type": "string", "enum": ["merge", "fifo", "time_window"] },
+        "policy": { "type": ["string", "null"], "description": "of merge: tiered (default) or leveled" },
+        "retention": { "type": ["string", "null"], "description": "of fifo and time_window: how long rows live, 7d" },
+        "retention_count": {
+            "type": ["integer", "null"],
+            "description": "newest tables kept in any case; a tenth of it, at least one, is windows kept",
+        },
+        "segment": { "type": ["string", "null"], "description": "of time_window: length of a window, 1h" },
+    })
+}
+
+fn mode() -> Value {
+    let mut members = mode_members();
+    let amount = |what: &str| {
+        let counts =
+            json!({ "tables": whole("tables"), "rows": whole("rows"), "bytes": whole("their bytes") });
+        json!({ "type": "object", "description": what, "properties": counts })
+    };
+    members["changed"] = json!({ "type": "boolean", "description": "whether this request changed the mode" });
+    members["over"] = amount("tables whose retention has ended: they go with the next pass");
+    members["all"] = amount("everything there is");
+    members["next"] = json!({ "type": ["string", "null"], "description": "when the next table is over" });
+    members["statement"] = json!({ "type": "array", "items": { "type": "string" } });
+    object(&["mode", "changed", "over", "all", "statement"], members)
 }
 
 fn error() -> Value {

@@ -16,6 +16,12 @@ pub fn parse(text: &str) -> Result<Duration, String> {
         .map_err(|e| format!("{text:?} is not a duration such as 500ms or 20s: {e}"))
 }
 
+/// A duration as [`parse`] reads it: `7days`, `1h 30m`.
+#[must_use]
+pub fn format(duration: Duration) -> String {
+    humantime::format_duration(duration).to_string()
+}
+
 /// A row's time to live: above zero, at most [`MAX_TTL`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ttl(i64);
@@ -72,6 +78,7 @@ mod tests {
         assert_eq!(parse("20s"), Ok(Duration::from_secs(20)));
         assert_eq!(parse("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(parse("1h 30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(parse(&format(Duration::from_secs(5400))), Ok(Duration::from_secs(5400)));
         for bad in ["", "s", "-1", "-1s", "1 parsec", "99999999999999999999", "1e3"] {
             assert!(parse(bad).is_err(), "{bad}");
         }

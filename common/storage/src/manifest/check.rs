@@ -9,9 +9,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::state::{
-    CompactionMode, FORMAT, KNOWN_FEATURES, LogEntry, MAX_EPOCHS, Manifest, RECENT_COMMITS, Run, TableEntry,
-};
+use super::state::{FORMAT, KNOWN_FEATURES, LogEntry, MAX_EPOCHS, Manifest, RECENT_COMMITS, Run, TableEntry};
 use crate::ids::SeqNo;
 use crate::names::{LogKind, is_name};
 use crate::row::{BlobId, MAX_KEY_LEN};
@@ -95,7 +93,7 @@ fn judge(m: &Manifest, log: Range<usize>, runs: Range<usize>) -> Result<(), Viol
         );
     }
     numbers(m)?;
-    mode(&m.compaction)?;
+    m.compaction.validate().map_err(Violation)?;
     log_objects(m, log)?;
     tail(m)?;
     epochs(m)?;
@@ -115,21 +113,6 @@ fn numbers(m: &Manifest) -> Result<(), Violation> {
     require!(m.trimmed_seq <= m.flushed_seq, "log trimmed to {} above {}", m.trimmed_seq, m.flushed_seq);
     require!(m.flushed_seq <= m.last_seq, "flushed to {} above {}", m.flushed_seq, m.last_seq);
     require!(m.history_floor <= m.flushed_seq, "history floor {} above {}", m.history_floor, m.flushed_seq);
-    Ok(())
-}
-
-/// A retention of nothing would delete everything.
-fn mode(mode: &CompactionMode) -> Result<(), Violation> {
-    match *mode {
-        CompactionMode::Merge => {}
-        CompactionMode::Fifo { retention_us, .. } => {
-            require!(retention_us > 0, "a retention of {retention_us} microseconds deletes everything");
-        }
-        CompactionMode::TimeWindow { segment_us, retention_us, .. } => {
-            require!(segment_us > 0, "a window of {segment_us} microseconds holds nothing");
-            require!(retention_us > 0, "a retention of {retention_us} microseconds deletes everything");
-        }
-    }
     Ok(())
 }
 

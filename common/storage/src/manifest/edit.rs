@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 use super::Violation;
 use super::state::{CompactionMode, GroupCursor, JobClaim, KNOWN_FEATURES, LogEntry, Snapshot, TableEntry};
 use crate::format::FormatError;
-use crate::ids::{CommitId, Epoch, Incarnation, JobId, Lineage, RunId, SeqNo, Version};
+use crate::ids::{CommitId, Epoch, Incarnation, JobId, Lineage, RunId, SeqNo, Timestamp, Version};
 use crate::names::ObjectPath;
 use crate::row::BlobId;
 
@@ -70,6 +70,15 @@ pub enum Change {
         dropped: bool,
         /// Whether superseded versions were dropped: raises the history floor to the inputs' newest number.
         judged: SeqNo,
+    },
+    /// Retention: the oldest tables are gone, with every row in them.
+    Expire {
+        /// Their names: whole runs from the oldest on, and of the next one any.
+        tables: Vec<String>,
+        /// The mode the job planned with: its retention is what the edit is checked against.
+        planned_mode: CompactionMode,
+        /// The instant the job judged at: every table's retention has ended by then.
+        as_of: Timestamp,
     },
     /// The log up to and including this number is no longer kept for tailers.
     TrimLog {
@@ -206,6 +215,17 @@ pub enum EditError {
 }
 
 impl Change {
+    /// What a reader must know to apply this change: goes into [`Edit::required_features`], so that an older program
+    /// says that it must be upgraded.
+    #[must_use]
+    pub fn required_feature(&self) -> Option<&'static str> {
+        match self {
+            Self::Expire { .. } => Some("expire"),
+            Self::SetCompaction { compaction } => compaction.required_feature(),
+            _ => None,
+        }
+    }
+
     /// Whether only the writer may make this change.
     #[must_use]
     pub fn is_writers(&self) -> bool {

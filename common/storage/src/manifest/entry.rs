@@ -171,6 +171,10 @@ pub struct TableEntry {
     /// Earliest expiry of any row, if a row has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_expires: Option<Timestamp>,
+    /// How many rows have an expiry, and until when the last of them lives. Absent where no row has one, and in entries
+    /// written before it was recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expiring: Option<Expiring>,
     /// Bytes of keys and values before compression.
     pub raw_bytes: u64,
     /// Blob files the rows point at.
@@ -181,11 +185,34 @@ pub struct TableEntry {
     pub extra: BTreeMap<String, Json>,
 }
 
+/// What a table says of its rows that expire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expiring {
+    /// How many there are.
+    pub rows: u64,
+    /// The latest expiry among them.
+    pub last: Timestamp,
+}
+
 impl TableEntry {
     /// The object's path.
     #[must_use]
     pub fn path(&self) -> ObjectPath {
         crate::names::table(&self.name)
+    }
+
+    /// About how many rows have expired at `instant`, as if their expiries were spread evenly from the first to the last.
+    /// An entry that does not know is taken to be expired as a whole with its first row: rewriting it once tells.
+    #[must_use]
+    pub fn expired_rows(&self, instant: Timestamp) -> u64 {
+        let Some(first) = self.min_expires.filter(|first| *first <= instant) else { return 0 };
+        let Some(Expiring { rows, last }) = self.expiring else { return self.rows };
+        if last <= instant {
+            return rows;
+        }
+        let part = |from: Timestamp, to: Timestamp| i128::from(to.0) - i128::from(from.0);
+        let expired = i128::from(rows) * part(first, instant) / part(first, last).max(1);
+        u64::try_from(expired).unwrap_or(rows).clamp(1, rows.max(1))
     }
 
     /// Whether `key` lies within the table's bounds.
@@ -220,6 +247,18 @@ impl Run {
         self.tables.iter().map(|t| t.max_seq).max().unwrap_or_default()
     }
 
+    /// Oldest write time inside.
+    #[must_use]
+    pub fn min_time(&self) -> Timestamp {
+        self.tables.iter().map(|t| t.min_time).min().unwrap_or_default()
+    }
+
+    /// Newest write time inside: the run's age.
+    #[must_use]
+    pub fn max_time(&self) -> Timestamp {
+        self.tables.iter().map(|t| t.max_time).max().unwrap_or_default()
+    }
+
     /// Stored bytes.
     #[must_use]
     pub fn len_bytes(&self) -> u64 {
@@ -246,5 +285,35 @@ mod tests {
         }
         assert!(Key::from_text("0x1").is_err());
         assert!(Key::from_text("0xzz").is_err());
+    }
+
+    #[test]
+    fn expired_rows_are_counted_as_if_they_were_spread_evenly() {
+        let key = Key::default();
+        let mut t = TableEntry {
+            name: "t".into(),
+            len: 2,
+            meta_offset: 1,
+            crc: 0,
+            smallest: key.clone(),
+            largest: key,
+            min_seq: SeqNo(1),
+            max_seq: SeqNo(9),
+            min_time: Timestamp(0),
+            max_time: Timestamp(0),
+            rows: 9,
+            deletes: 0,
+            min_expires: Some(Timestamp(100)),
+            expiring: Some(Expiring { rows: 8, last: Timestamp(200) }),
+            raw_bytes: 1,
+            blobs: Vec::new(),
+            extra: BTreeMap::new(),
+        };
+        let at = |t: &TableEntry| [99, 100, 150, 200, 900].map(|i| t.expired_rows(Timestamp(i)));
+        assert_eq!(at(&t), [0, 1, 4, 8, 8]);
+        t.expiring = None;
+        assert_eq!(at(&t), [0, 9, 9, 9, 9], "an older entry does not know");
+        t.min_expires = None;
+        assert_eq!(at(&t), [0; 5]);
     }
 }

@@ -16,12 +16,13 @@ pub mod checkpoint;
 pub mod edit;
 mod entry;
 pub mod judge;
+mod retention;
 pub mod state;
 pub mod text;
 
 pub use check::Violation;
 pub use edit::{Author, Change, Edit, EditError};
 pub use state::{
-    CheckpointRef, CompactionMode, EpochStart, GroupCursor, Head, JobClaim, Key, LogEntry, LogTail, Manifest,
-    MaxLag, Retired, Run, Snapshot, TableEntry,
+    CheckpointRef, CompactionMode, EpochStart, Expiring, GroupCursor, Head, JobClaim, Key, LogEntry, LogTail,
+    Manifest, MaxLag, Retired, Run, Snapshot, TableEntry,
 };

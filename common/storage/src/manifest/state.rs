@@ -24,7 +24,7 @@ use crate::ids::{CommitId, DatabaseId, Epoch, Incarnation, JobId, Lineage, SeqNo
 use crate::names::ObjectPath;
 use crate::row::BlobId;
 
-pub use super::entry::{Key, LogEntry, LogTail, Run, TableEntry};
+pub use super::entry::{Expiring, Key, LogEntry, LogTail, Run, TableEntry};
 
 /// Version of the manifest's own format.
 pub const FORMAT: u32 = 1;
@@ -37,7 +37,7 @@ pub const RECENT_COMMITS: usize = 256;
 pub const MAX_EPOCHS: usize = 1024;
 
 /// Features this build understands beyond format 1.
-pub const KNOWN_FEATURES: &[&str] = &["blobs", "snapshots", "fifo", "time_window"];
+pub const KNOWN_FEATURES: &[&str] = &["blobs", "snapshots", "fifo", "time_window", "leveled", "expire"];
 
 pub(super) fn is_false(b: &bool) -> bool {
     !*b
@@ -51,9 +51,13 @@ fn none_inside<K, V>(map: &BTreeMap<K, V>) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "mode")]
 pub enum CompactionMode {
-    /// L0 merges into runs; neighbouring runs of similar size merge.
+    /// L0 merges into runs; neighbouring runs of similar size merge (mode `merge`, policy `tiered`): each row is written
+    /// few times.
     #[default]
     Merge,
+    /// Each run is a level, many times larger than the one above it (mode `merge`, policy `leveled`): few runs to look in
+    /// and little space, for more writes.
+    Leveled,
     /// The oldest tables are deleted by age.
     Fifo {
         /// Microseconds a table lives at least.

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{SeqNo, Timestamp};
-use crate::manifest::{Key, TableEntry};
+use crate::manifest::{Expiring, Key, TableEntry};
 use crate::row::{BlobId, RowRef, ValueRef};
 
 /// Counts and bounds of one table's rows.
@@ -70,6 +70,7 @@ impl Properties {
             rows: self.rows,
             deletes: self.deletes,
             min_expires: self.min_expires,
+            expiring: self.max_expires.map(|last| Expiring { rows: self.expiring, last }),
             raw_bytes: self.raw_bytes,
             blobs: self.blobs.clone(),
             extra: Default::default(),

@@ -8,6 +8,7 @@
 //! every commit: entries are shared between versions, and [`check::step`] looks only at what is not.
 
 mod log;
+mod retention;
 mod tree;
 
 use super::check;
@@ -92,8 +93,11 @@ impl Manifest {
                 self.flush(version, *flushed_seq, tables, chunk.as_ref())
             }
             Change::Merge { inputs, tables, snapshots, planned_mode, dropped, judged } => {
-                self.merge_fits(planned_mode, snapshots)?;
-                self.merge(version, inputs, tables, *dropped, *judged)
+                self.mode_is(planned_mode)?;
+                self.merge(version, inputs, tables, snapshots, *dropped, *judged)
+            }
+            Change::Expire { tables, planned_mode, as_of } => {
+                self.expire(version, tables, planned_mode, *as_of)
             }
             Change::TrimLog { trimmed_seq } => self.trim_log(version, *trimmed_seq),
             Change::Collected { paths } => self.collected(paths),
@@ -102,6 +106,7 @@ impl Manifest {
                 self.snapshots.remove(name).map(drop).ok_or_else(|| format!("there is no snapshot {name:?}"))
             }
             Change::SetCompaction { compaction } => {
+                compaction.validate()?;
                 self.compaction = compaction.clone();
                 Ok(())
             }

@@ -10,13 +10,32 @@ use crate::row::BlobId;
 use crate::sabotage::{Rule, broken};
 
 impl Manifest {
-    /// Whether a job's plan still holds: a snapshot taken since might need what the job has dropped, and another mode
-    /// keeps other things.
-    pub(super) fn merge_fits(&self, planned: &CompactionMode, snapshots: &[SeqNo]) -> Result<(), String> {
-        if *planned != self.compaction {
-            return Err("the compaction mode has changed since the job was planned".to_owned());
+    /// Whether a job's plan still holds: another mode keeps other things.
+    pub(super) fn mode_is(&self, planned: &CompactionMode) -> Result<(), String> {
+        if *planned == self.compaction {
+            return Ok(());
         }
-        match self.snapshots.iter().find(|(_, s)| !snapshots.contains(&s.seq)) {
+        Err("the compaction mode has changed since the job was planned".to_owned())
+    }
+
+    /// Whether what the job did to `gone` harms no snapshot that it did not plan with. One was taken since then, at `s`:
+    ///
+    /// * A job that judged nothing (`judged` is zero) has kept every row as it was.
+    /// * Where `s` lies at or above all of `gone`, the snapshot sees of each key the newest row there or a newer one. A
+    ///   newest row is dropped only as a delete, at the bottom, where absence says the same; older rows nobody sees but
+    ///   the snapshots that were planned with. That is where a snapshot of the present always lies.
+    /// * But a row that has **expired** is judged at the job's instant, and the snapshot reads at its own, which may be
+    ///   the earlier one: its clock may be slow, its commit may have been tried again for long. A row that it still shows
+    ///   may have been dropped, or turned into a delete, as expired. So where any row of `gone` expires, it is refused.
+    /// * A snapshot within `gone`, or below, may need a version that the job thought nobody sees.
+    fn harms_no_snapshot(&self, gone: &[Arc<Run>], planned: &[SeqNo], judged: SeqNo) -> Result<(), String> {
+        if judged == SeqNo::ZERO {
+            return Ok(());
+        }
+        let newest = gone.iter().map(|r| r.max_seq()).max().unwrap_or_default();
+        let expires = gone.iter().flat_map(|r| &r.tables).any(|t| t.min_expires.is_some());
+        let harmless = |s: &SeqNo| planned.contains(s) || (*s >= newest && !expires);
+        match self.snapshots.iter().find(|(_, s)| !harmless(&s.seq)) {
             Some((name, s)) => {
                 Err(format!("snapshot {name:?} at {} was taken after the job was planned", s.seq))
             }
@@ -31,10 +50,12 @@ impl Manifest {
         version: Version,
         inputs: &[RunId],
         tables: &[Arc<TableEntry>],
+        planned: &[SeqNo],
         dropped: bool,
         judged: SeqNo,
     ) -> Result<(), String> {
         let at = self.position_of(inputs)?;
+        self.harms_no_snapshot(&self.runs[at..at + inputs.len()], planned, judged)?;
         if dropped && at + inputs.len() != self.runs.len() {
             return Err("the job dropped deletes or expired rows, and older runs lie beneath it".to_owned());
         }

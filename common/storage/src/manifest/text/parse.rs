@@ -6,8 +6,8 @@ use super::Span;
 use super::line::{Line, json};
 use crate::ids::{DatabaseId, Lineage, RunId, SeqNo, Timestamp};
 use crate::manifest::state::{
-    CompactionMode, EpochStart, GroupCursor, JobClaim, LogEntry, LogTail, Manifest, Retired, Run, Snapshot,
-    TableEntry,
+    CompactionMode, EpochStart, Expiring, GroupCursor, JobClaim, LogEntry, LogTail, Manifest, Retired, Run,
+    Snapshot, TableEntry,
 };
 use crate::names::{LogKind, ObjectPath};
 
@@ -97,6 +97,7 @@ fn numbers(m: &mut Manifest, l: &mut Line<'_>) -> Result<(), String> {
 fn compaction(l: &mut Line<'_>) -> Result<CompactionMode, String> {
     match l.need("mode")? {
         "merge" => Ok(CompactionMode::Merge),
+        "leveled" => Ok(CompactionMode::Leveled),
         "fifo" => Ok(CompactionMode::Fifo {
             retention_us: l.field("retention_us")?,
             retention_count: l.field("retention_count")?,
@@ -164,10 +165,18 @@ fn table(l: &mut Line<'_>) -> Result<TableEntry, String> {
         rows: l.field("rows")?,
         deletes: l.field("deletes")?,
         min_expires: l.optional("min_expires")?.map(Timestamp),
+        expiring: l.find("expiring").map(expiring).transpose()?,
         raw_bytes: l.field("raw")?,
         blobs: l.json("blobs")?,
         extra: l.extra()?,
     })
+}
+
+fn expiring(text: &str) -> Result<Expiring, String> {
+    let parsed =
+        text.split_once("..").and_then(|(rows, last)| Some((rows.parse().ok()?, last.parse().ok()?)));
+    let (rows, last) = parsed.ok_or_else(|| format!("expiring={text} is no <rows>..<last expiry>"))?;
+    Ok(Expiring { rows, last: Timestamp(last) })
 }
 
 fn snapshot(l: &mut Line<'_>) -> Result<Snapshot, String> {

@@ -112,6 +112,7 @@ fn compaction(out: &mut Out, mode: &CompactionMode) {
     out.word("compaction");
     match mode {
         CompactionMode::Merge => out.field("mode", "merge"),
+        CompactionMode::Leveled => out.field("mode", "leveled"),
         CompactionMode::Fifo { retention_us, retention_count } => out
             .field("mode", "fifo")
             .field("retention_us", retention_us)
@@ -159,7 +160,9 @@ fn table(out: &mut Out, t: &TableEntry) {
     out.field("seq", format_args!("{}..{}", t.min_seq, t.max_seq));
     out.field("time", format_args!("{}..{}", t.min_time.0, t.max_time.0));
     out.field("rows", t.rows).field("deletes", t.deletes).field("raw", t.raw_bytes);
-    out.some("min_expires", t.min_expires.map(|e| e.0)).list("blobs", &t.blobs).end(&t.extra);
+    out.some("min_expires", t.min_expires.map(|e| e.0));
+    out.some("expiring", t.expiring.map(|e| format!("{}..{}", e.rows, e.last.0)));
+    out.list("blobs", &t.blobs).end(&t.extra);
 }
 
 fn snapshot(out: &mut Out, name: &str, s: &Snapshot) {

@@ -64,6 +64,7 @@ pub(crate) fn table(name: &str, from: &str, to: &str, first: u64, last: u64) -> 
         rows: last.saturating_sub(first).saturating_add(1),
         deletes: 0,
         min_expires: None,
+        expiring: None,
         raw_bytes: 500,
         blobs: Vec::new(),
         extra: BTreeMap::new(),

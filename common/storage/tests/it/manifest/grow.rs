@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use isle_storage::ids::{Epoch, JobId, SeqNo, Timestamp};
 use isle_storage::manifest::{
-    Change, CompactionMode, Edit, GroupCursor, JobClaim, Key, LogEntry, Manifest, MaxLag, Snapshot,
+    Change, CompactionMode, Edit, Expiring, GroupCursor, JobClaim, Key, LogEntry, Manifest, MaxLag, Snapshot,
     TableEntry,
 };
 use isle_storage::names;
@@ -169,6 +169,7 @@ impl Grower {
                 rows: (rows / count).max(1),
                 deletes: self.below(rows / count + 1),
                 min_expires: self.one_in(3).then_some(Timestamp(-5)),
+                expiring: self.one_in(3).then_some(Expiring { rows: 2, last: Timestamp(99) }),
                 ..build::table(&self.name(), "", "", first, last)
             })
             .collect()

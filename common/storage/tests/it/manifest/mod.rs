@@ -8,5 +8,6 @@ mod judgement;
 mod log_rules;
 mod other_rules;
 mod properties;
+mod retention_rules;
 mod scripts;
 mod tree_rules;

@@ -61,11 +61,43 @@ fn a_merge_that_did_not_plan_with_a_snapshot_is_refused() {
     let (m, [new, mid, _]) = with_runs();
     let take = Change::TakeSnapshot { name: "s".into(), snapshot: snapshot(25) };
     let m = after(&m, take);
-    let job = || merge(&[new, mid], vec![table("j-1", "a", "m", 11, 30)]);
+    let plain = || merge(&[new, mid], vec![table("j-1", "a", "m", 11, 30)]);
+    let job = || with(plain(), |p| p.judged = SeqNo(30));
     assert_refused(&m, job(), "taken after the job was planned");
     assert_refused(&m, with(job(), |p| p.snapshots = vec![SeqNo(24)]), "taken after the job was planned");
     after(&m, with(job(), |p| p.snapshots = vec![SeqNo(25), SeqNo(3)]));
     after(&after(&m, Change::DropSnapshot { name: "s".into() }), job());
+    after(&m, plain());
+}
+
+/// A snapshot of the present sees the newest rows, which a merge keeps: it need not have been planned with.
+#[test]
+fn a_snapshot_above_a_merge_does_not_stop_it() {
+    let (m, [new, mid, _]) = with_runs();
+    let job = || with(merge(&[new, mid], vec![table("j-1", "a", "m", 11, 30)]), |p| p.judged = SeqNo(30));
+    for (seq, harmed) in [(30, false), (40, false), (29, true), (9, true)] {
+        let held = after(&m, Change::TakeSnapshot { name: "s".into(), snapshot: snapshot(seq) });
+        match harmed {
+            true => assert_refused(&held, job(), "taken after the job was planned"),
+            false => drop(after(&held, job())),
+        }
+    }
+}
+
+/// The job judged a row expired, and dropped it or made it a delete; the snapshot reads at an earlier instant, at which
+/// the row was alive.
+#[test]
+fn a_snapshot_above_a_merge_of_rows_that_expire_stops_it() {
+    let m = with_log(&[(1, 10)]);
+    let expiring = TableEntry { min_expires: Some(Timestamp(80)), ..table("w-1", "a", "m", 1, 10) };
+    let m = after(&m, flush(10, vec![expiring], None));
+    let id = m.runs[0].id.0;
+    let held = after(&m, Change::TakeSnapshot { name: "s".into(), snapshot: snapshot(10) });
+    let as_delete = TableEntry { deletes: 1, ..table("j-1", "a", "m", 1, 10) };
+    let job = with(merge(&[id], vec![as_delete]), |p| p.judged = SeqNo(10));
+    assert_refused(&held, job.clone(), "taken after the job was planned");
+    after(&held, with(job.clone(), |p| p.snapshots = vec![SeqNo(10)]));
+    after(&m, job);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use isle_storage::ids::{SeqNo, Timestamp};
-use isle_storage::manifest::{Change, TableEntry};
+use isle_storage::manifest::{Change, Expiring, TableEntry};
 use isle_storage::object::Bucket;
 use isle_storage::sst::{TableBuilder, TableOptions};
 use isle_storage::verify::Report;
@@ -40,7 +40,7 @@ async fn flushed(lie: impl Fn(&mut TableEntry)) -> Report {
 async fn entries_that_do_not_say_what_is_in_their_table_are_found() {
     let honest = flushed(|_| {}).await;
     assert!(honest.is_clean(), "{:?}", honest.damage);
-    let lies: [fn(&mut TableEntry); 8] = [
+    let lies: [fn(&mut TableEntry); 9] = [
         |e| e.rows += 1,
         |e| e.deletes += 1,
         |e| e.raw_bytes -= 1,
@@ -48,6 +48,7 @@ async fn entries_that_do_not_say_what_is_in_their_table_are_found() {
         |e| e.largest.0 = "k099x".into(),
         |e| e.max_time = Timestamp(e.max_time.0 + 1),
         |e| e.min_expires = Some(Timestamp(5)),
+        |e| e.expiring = Some(Expiring { rows: 1, last: Timestamp(5) }),
         |e| e.crc ^= 1,
     ];
     for (i, lie) in lies.into_iter().enumerate() {

@@ -1,0 +1,270 @@
+//! The planner: a manifest and an instant in, the next piece of work out, with its reason and its score. Pure.
+//!
+//! # What a run is, in each mode
+//! Runs stand newest first, and a run's sequence numbers lie wholly above the next one's. Only neighbours merge, and the
+//! result takes exactly their place, so newer never loses to older, whatever the mode. A read looks into the runs newest
+//! first, and stops where it finds the key: so the number of runs is what a read pays, and every policy bounds it.
+//!
+//! | mode | runs | who bounds them |
+//! | --- | --- | --- |
+//! | `merge`, tiered | of similar size merge: few large ones, some small ones | [`tiered`] |
+//! | `merge`, leveled | one is one level, each many times larger than the one above | [`leveled`] |
+//! | `fifo`, `time_window` | slices of time, one beside the other; each row is written twice, not log(size) times | [`joins`], and [`retention`] at the old end |
+//!
+//! # Turns
+//! Every policy says how due its work is, in percent: 100 is due. The highest goes first, and what waits grows: L0 runs
+//! that gather, runs that pile up. Nothing is planned for ever before something else. Retention costs no I/O and goes
+//! first; a run full of tombstones or of expired rows ([`waste`]) is work of its own, or it would lie beneath until
+//! something large enough comes down on it.
+//!
+//! # Time
+//! Retention and expiry make work without any commit. Where there is nothing to do, [`Outlook::look_again`] is the next
+//! instant at which there may be, and whoever asked sleeps until then. Instants are judged `max_clock_skew` late: what is
+//! over here is over on every clock.
+
+mod joins;
+mod leveled;
+mod retention;
+mod tiered;
+mod waste;
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use isle_storage::ids::{JobId, RunId, SeqNo, Timestamp};
+use isle_storage::manifest::{Change, CompactionMode, Manifest};
+
+use crate::settings::CompactorSettings;
+
+pub use retention::{expire, next_end, over};
+
+/// The next piece of work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Plan {
+    /// Neighbouring runs become one.
+    Merge(MergePlan),
+    /// The oldest tables go: their retention has ended.
+    Expire(ExpirePlan),
+}
+
+/// A merge of neighbouring runs into one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MergePlan {
+    /// The inputs, newest first.
+    pub inputs: Vec<RunId>,
+    /// Whether nothing lies beneath them: deletes and expired rows may go.
+    pub bottom: bool,
+    /// Bytes to read.
+    pub bytes: u64,
+    /// Every snapshot's sequence number at planning time.
+    pub snapshots: Vec<SeqNo>,
+    /// The mode it was planned in.
+    pub mode: CompactionMode,
+    /// Why, for people.
+    pub reason: &'static str,
+    /// How due it is, in percent.
+    pub score: u32,
+}
+
+/// Tables whose retention has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExpirePlan {
+    /// Their names: whole runs from the oldest on, and of the next one any.
+    pub tables: Vec<String>,
+    /// Rows in them.
+    pub rows: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The instant it was judged at.
+    pub as_of: Timestamp,
+    /// The mode it was planned in.
+    pub mode: CompactionMode,
+    /// Why, for people.
+    pub reason: &'static str,
+    /// How due it is, in percent.
+    pub score: u32,
+}
+
+/// What there is to do.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outlook {
+    /// The most due work.
+    pub plan: Option<Plan>,
+    /// Without a plan: the next instant at which time alone may make work. A new manifest always may.
+    pub look_again: Option<Timestamp>,
+}
+
+impl Plan {
+    /// The id under which it is claimed.
+    #[must_use]
+    pub fn job(&self) -> JobId {
+        match self {
+            Self::Merge(plan) => plan.job(),
+            Self::Expire(_) => job_named("retention"),
+        }
+    }
+
+    /// Why, for people.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Merge(plan) => plan.reason,
+            Self::Expire(plan) => plan.reason,
+        }
+    }
+
+    /// How due it is, in percent.
+    #[must_use]
+    pub fn score(&self) -> u32 {
+        match self {
+            Self::Merge(plan) => plan.score,
+            Self::Expire(plan) => plan.score,
+        }
+    }
+
+    /// Bytes it reads.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Merge(plan) => plan.bytes,
+            Self::Expire(_) => 0,
+        }
+    }
+}
+
+impl MergePlan {
+    /// The id under which the merge is claimed: the same for everybody who plans the same inputs.
+    #[must_use]
+    pub fn job(&self) -> JobId {
+        let mut text = String::from("merge");
+        for id in &self.inputs {
+            text.push('/');
+            text.push_str(&id.to_string());
+        }
+        job_named(&text)
+    }
+}
+
+impl ExpirePlan {
+    /// What to commit.
+    #[must_use]
+    pub fn change(&self) -> Change {
+        Change::Expire { tables: self.tables.clone(), planned_mode: self.mode.clone(), as_of: self.as_of }
+    }
+}
+
+/// The id of a kind of work that only one process does at a time.
+#[must_use]
+pub fn job_named(name: &str) -> JobId {
+    // FNV-1a, 64 bits: stable for ever, and ids only have to differ.
+    let hash =
+        name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+    JobId(hash)
+}
+
+/// The most due work at `now`, or when to look again.
+#[must_use]
+pub fn next(manifest: &Manifest, settings: &CompactorSettings, now: Timestamp) -> Outlook {
+    let plan = all(manifest, settings, now).into_iter().next();
+    let look_again = match plan {
+        Some(_) => None,
+        None => look_again(manifest, settings, now),
+    };
+    Outlook { plan, look_again }
+}
+
+/// All that is due at `now`, the most due first: whoever finds the first claimed may take another that shares no input.
+#[must_use]
+pub fn all(manifest: &Manifest, settings: &CompactorSettings, now: Timestamp) -> Vec<Plan> {
+    let now = certain(now, settings);
+    let mut plans: Vec<Plan> = retention::plan(manifest, now).map(Plan::Expire).into_iter().collect();
+    let merges = match manifest.compaction {
+        CompactionMode::Merge => [tiered::l0(manifest, settings), tiered::tier(manifest, settings)],
+        CompactionMode::Leveled => [leveled::l0(manifest, settings), leveled::level(manifest, settings)],
+        CompactionMode::Fifo { .. } | CompactionMode::TimeWindow { .. } => {
+            [joins::join(manifest, settings, now), None]
+        }
+    };
+    plans.extend(merges.into_iter().flatten().map(Plan::Merge));
+    plans.extend(waste::plan(manifest, settings, now).map(Plan::Merge));
+    // Stable: of two that are equally due the first stays first.
+    plans.sort_by_key(|p| std::cmp::Reverse(p.score()));
+    plans
+}
+
+/// The merge that the shape of the tree alone asks for, whatever the time is.
+#[must_use]
+pub fn merge(manifest: &Manifest, settings: &CompactorSettings) -> Option<MergePlan> {
+    all(manifest, settings, Timestamp(i64::MIN)).into_iter().find_map(|p| match p {
+        Plan::Merge(plan) => Some(plan),
+        Plan::Expire(_) => None,
+    })
+}
+
+/// Every run into one, whatever their sizes: what a person asks for. `None` where that is already so and nothing in
+/// the one run could be dropped, and where runs are slices of time that must stay apart.
+#[must_use]
+pub fn full(manifest: &Manifest, settings: &CompactorSettings) -> Option<MergePlan> {
+    let droppable = manifest.tables().any(|t| t.deletes > 0 || t.min_expires.is_some());
+    let worth = match manifest.runs.as_slice() {
+        [] => false,
+        [one] => one.l0 || droppable,
+        _ => true,
+    };
+    if !worth || manifest.compaction.retention_us().is_some() {
+        return None;
+    }
+    let from = manifest.runs.len().saturating_sub(settings.max_merge_width);
+    Some(of_runs(manifest, from, manifest.runs.len(), "requested", 100))
+}
+
+/// Bytes that the rules would have merged by now: how far compaction is behind.
+#[must_use]
+pub fn debt_bytes(manifest: &Manifest, settings: &CompactorSettings) -> u64 {
+    merge(manifest, settings).map_or(0, |p| p.bytes)
+}
+
+/// The next instant at which time alone makes work, on the clock of whoever asks.
+fn look_again(manifest: &Manifest, settings: &CompactorSettings, now: Timestamp) -> Option<Timestamp> {
+    let certain = certain(now, settings);
+    let instants = [
+        retention::end_after(manifest, certain),
+        joins::next_close(manifest, settings, certain),
+        waste::next_waste(manifest, settings, certain),
+    ];
+    let next = instants.into_iter().flatten().min()?;
+    Some(next.plus(Duration::from_secs(settings.max_clock_skew_seconds)))
+}
+
+/// The newest instant that has passed on every clock.
+fn certain(now: Timestamp, settings: &CompactorSettings) -> Timestamp {
+    now.minus(Duration::from_secs(settings.max_clock_skew_seconds))
+}
+
+/// `part` of `whole` in percent.
+fn percent(part: u64, whole: u64) -> u32 {
+    u32::try_from(u128::from(part) * 100 / u128::from(whole.max(1))).unwrap_or(u32::MAX)
+}
+
+fn of_runs(manifest: &Manifest, from: usize, to: usize, reason: &'static str, score: u32) -> MergePlan {
+    let inputs = &manifest.runs[from..to];
+    let mut snapshots: Vec<SeqNo> = manifest.snapshots.values().map(|s| s.seq).collect();
+    snapshots.sort_unstable();
+    snapshots.dedup();
+    MergePlan {
+        inputs: inputs.iter().map(|r| r.id).collect(),
+        bottom: to == manifest.runs.len(),
+        bytes: inputs.iter().map(|r| r.len_bytes()).sum(),
+        snapshots,
+        mode: manifest.compaction.clone(),
+        reason,
+        score,
+    }
+}
+
+/// How many runs at the new end no merge has touched.
+fn l0_runs(manifest: &Manifest) -> usize {
+    manifest.runs.iter().take_while(|r| r.l0).count()
+}

@@ -1,0 +1,484 @@
+//! Any history, in any mode: what the tables show equals an ordered map.
+//!
+//! Writes, flushes, merges, retention, snapshots and changes of mode in any order, through the real planner, the real
+//! merge and its rewriting, the real tables' entries and the real manifest. A merge may begin, and be committed only after
+//! other things have happened, or be refused. After every step a read that stops at the first run in which it finds the
+//! key, as readers do, must show what the model does: nothing stale, nothing back from the dead, nothing lost but what
+//! retention took, and that only when its time had come.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use compactor_node::CompactorSettings;
+use compactor_node::plan::{self, MergePlan, Plan};
+use isle_storage::ids::{CommitId, DatabaseId, Epoch, Incarnation, Lineage, SeqNo, Timestamp};
+use isle_storage::manifest::{
+    Author, Change, CompactionMode, Edit, EditError, LogEntry, Manifest, Snapshot, TableEntry,
+};
+use isle_storage::merge::{Direction, Feed, Merge, Rewrite, Step};
+use isle_storage::names::{LogId, LogKind};
+use isle_storage::row::{Row, Value};
+use isle_storage::sst::{TableBuilder, TableOptions};
+use proptest::prelude::*;
+
+const SECOND: i64 = 1_000_000;
+const SKEW: i64 = 2 * SECOND;
+
+/// A planner that does nothing any more within so many steps never will.
+const MOST_STEPS: usize = 200;
+
+#[derive(Debug, Clone)]
+enum Op {
+    /// Keys, and for each what is written: 0 a delete, 1 a row that expires after so many seconds, otherwise a put.
+    Write(Vec<(u8, u8, u8)>),
+    Flush,
+    Wait(u16),
+    /// The planner's next choice, if there is one.
+    Work,
+    /// All there is to do, one after the other.
+    Drain,
+    /// A merge is carried out, and not committed yet.
+    Begin,
+    Commit,
+    /// A person asks for everything in one run.
+    Full,
+    Snapshot(u8),
+    Drop(u8),
+    Mode(CompactionMode),
+}
+
+fn any_mode() -> impl Strategy<Value = CompactionMode> {
+    let fifo = (20i64..200, 0u64..4)
+        .prop_map(|(s, retention_count)| CompactionMode::Fifo { retention_us: s * SECOND, retention_count });
+    let windows = (5i64..40, 1i64..6, 0u64..30).prop_map(|(s, n, retention_count)| {
+        CompactionMode::TimeWindow { segment_us: s * SECOND, retention_us: s * n * SECOND, retention_count }
+    });
+    prop_oneof![Just(CompactionMode::Merge), Just(CompactionMode::Leveled), fifo, windows]
+}
+
+fn any_op() -> impl Strategy<Value = Op> {
+    let entries = proptest::collection::vec((0u8..12, 0u8..5, 1u8..90), 1..8);
+    prop_oneof![
+        6 => entries.prop_map(Op::Write),
+        6 => Just(Op::Flush),
+        3 => (1u16..60).prop_map(Op::Wait),
+        5 => Just(Op::Work),
+        2 => Just(Op::Drain),
+        3 => Just(Op::Begin),
+        3 => Just(Op::Commit),
+        1 => Just(Op::Full),
+        2 => any::<u8>().prop_map(Op::Snapshot),
+        2 => any::<u8>().prop_map(Op::Drop),
+        1 => any_mode().prop_map(Op::Mode),
+    ]
+}
+
+fn settings() -> CompactorSettings {
+    CompactorSettings {
+        l0_trigger: 2,
+        tier_width: 3,
+        max_runs: 4,
+        max_merge_width: 8,
+        level_fanout: 3,
+        join_width: 4,
+        max_slices: 12,
+        table_bytes: 4000,
+        max_clock_skew_seconds: (SKEW / SECOND) as u64,
+        ..CompactorSettings::default()
+    }
+}
+
+/// What a read shows: of each key the version and the value.
+type Seen = BTreeMap<Vec<u8>, (SeqNo, Vec<u8>)>;
+
+struct Held {
+    seq: SeqNo,
+    created: Timestamp,
+    shows: Seen,
+}
+
+struct World {
+    m: Manifest,
+    settings: CompactorSettings,
+    now: Timestamp,
+    /// Every mutation.
+    history: Vec<Row>,
+    /// The rows of every live table.
+    tables: HashMap<String, Vec<Row>>,
+    /// What retention took, as `(key, seq)`.
+    gone: BTreeSet<(Vec<u8>, SeqNo)>,
+    held: BTreeMap<String, Held>,
+    begun: Option<(Change, Vec<(TableEntry, Vec<Row>)>)>,
+    named: u64,
+}
+
+impl World {
+    fn new(mode: CompactionMode) -> Self {
+        let mut world = Self {
+            m: Manifest::genesis(DatabaseId(1), Lineage(1), mode),
+            settings: settings(),
+            now: Timestamp(1000 * SECOND),
+            history: Vec::new(),
+            tables: HashMap::new(),
+            gone: BTreeSet::new(),
+            held: BTreeMap::new(),
+            begun: None,
+            named: 0,
+        };
+        let adopt = Change::Adopt {
+            epoch: Epoch(1),
+            incarnation: Incarnation(1),
+            node: "w".to_owned(),
+            rolled: Vec::new(),
+        };
+        world.commit(vec![adopt]).unwrap();
+        world
+    }
+
+    fn commit(&mut self, changes: Vec<Change>) -> Result<(), EditError> {
+        let required = changes.iter().filter_map(Change::required_feature).map(str::to_owned);
+        let edit = Edit {
+            version: self.m.version.next(),
+            lineage: self.m.lineage,
+            epoch: Epoch(1),
+            commit: CommitId(self.m.version.0),
+            author: Author::Writer,
+            required_features: required.collect(),
+            changes,
+            extra: BTreeMap::new(),
+        };
+        self.m = self.m.apply(&edit)?;
+        Ok(())
+    }
+
+    fn step(&mut self, op: &Op) {
+        match op {
+            Op::Write(entries) => self.write(entries),
+            Op::Flush => self.flush(),
+            Op::Wait(seconds) => self.now = self.now.plus(Duration::from_secs(u64::from(*seconds))),
+            Op::Work => drop(self.work()),
+            Op::Drain => self.drain(),
+            Op::Begin => {
+                if let Some(plan) = plan::merge(&self.m, &self.settings) {
+                    self.begun = Some(self.merge(&plan));
+                }
+            }
+            Op::Commit => {
+                if let Some((change, made)) = self.begun.take() {
+                    // Refused where something has happened that it did not reckon with.
+                    let _refused = self.commit_merge(change, made);
+                }
+            }
+            Op::Full => {
+                if let Some(plan) = plan::full(&self.m, &self.settings) {
+                    let (change, made) = self.merge(&plan);
+                    self.commit_merge(change, made).unwrap();
+                }
+            }
+            Op::Snapshot(n) => self.snapshot(*n),
+            Op::Drop(n) => self.drop_snapshot(*n),
+            Op::Mode(mode) => {
+                self.commit(vec![Change::SetCompaction { compaction: mode.clone() }]).unwrap();
+            }
+        }
+    }
+
+    fn write(&mut self, entries: &[(u8, u8, u8)]) {
+        let first = self.m.last_seq.next();
+        let time = self.now.max(self.m.last_write_time);
+        for (i, (key, kind, n)) in entries.iter().enumerate() {
+            let seq = SeqNo(first.0 + i as u64);
+            let value = match kind {
+                0 => Value::Delete,
+                _ => Value::Put(format!("{seq} {}", "x".repeat(usize::from(*n))).into()),
+            };
+            let expires = (*kind == 1).then(|| time.plus(Duration::from_secs(u64::from(*n))));
+            self.history.push(Row { key: vec![b'k', *key].into(), seq, time, expires, value });
+        }
+        let last_seq = SeqNo(self.m.last_seq.0 + entries.len() as u64);
+        let segment = LogEntry {
+            kind: LogKind::Segment,
+            id: LogId { epoch: Epoch(1), incarnation: Incarnation(1), first_seq: first },
+            last_seq,
+            len: 100,
+            index_offset: 50,
+            crc: 1,
+            first_time: time,
+            last_time: time,
+            raw_bytes: 100,
+            starts_generation: false,
+            blobs: Vec::new(),
+            extra: BTreeMap::new(),
+        };
+        self.commit(vec![Change::AppendLog { segments: vec![Arc::new(segment)] }]).unwrap();
+    }
+
+    fn unflushed(&self) -> &[Row] {
+        &self.history[self.m.flushed_seq.0 as usize..]
+    }
+
+    fn flush(&mut self) {
+        let mut rows = self.unflushed().to_vec();
+        if rows.is_empty() {
+            return;
+        }
+        rows.sort_by(|a, b| a.key.cmp(&b.key).then(b.seq.cmp(&a.seq)));
+        let made = self.build(rows);
+        let tables = made.iter().map(|(entry, _)| Arc::new(entry.clone())).collect();
+        self.commit(vec![Change::Flush { flushed_seq: self.m.last_seq, tables, chunk: None }]).unwrap();
+        self.install(made);
+    }
+
+    /// Tables of a few keys each.
+    fn build(&mut self, rows: Vec<Row>) -> Vec<(TableEntry, Vec<Row>)> {
+        let mut made: Vec<(TableEntry, Vec<Row>)> = Vec::new();
+        let mut open: Vec<Row> = Vec::new();
+        let mut keys = 0;
+        for row in rows {
+            if open.last().is_some_and(|r| r.key != row.key) {
+                keys += 1;
+                if keys == 4 {
+                    made.push(self.table(std::mem::take(&mut open)));
+                    keys = 0;
+                }
+            }
+            open.push(row);
+        }
+        if !open.is_empty() {
+            made.push(self.table(open));
+        }
+        made
+    }
+
+    fn table(&mut self, rows: Vec<Row>) -> (TableEntry, Vec<Row>) {
+        self.named += 1;
+        let mut builder = TableBuilder::new(TableOptions::default());
+        rows.iter().for_each(|row| builder.push(row.as_ref()));
+        (builder.finish(&format!("t-{}", self.named)).entry, rows)
+    }
+
+    fn install(&mut self, made: Vec<(TableEntry, Vec<Row>)>) {
+        self.tables.extend(made.into_iter().map(|(entry, rows)| (entry.name, rows)));
+        let live: BTreeSet<&str> = self.m.tables().map(|t| t.name.as_str()).collect();
+        self.tables.retain(|name, _| live.contains(name.as_str()));
+    }
+
+    /// Carries out the planner's choice; whether there was one.
+    fn work(&mut self) -> bool {
+        let outlook = plan::next(&self.m, &self.settings, self.now);
+        match outlook.plan {
+            None => {
+                assert!(
+                    outlook.look_again.is_none_or(|at| at > self.now),
+                    "it would have to look again at once"
+                );
+                false
+            }
+            Some(Plan::Merge(plan)) => {
+                let (change, made) = self.merge(&plan);
+                self.commit_merge(change, made).unwrap();
+                true
+            }
+            Some(Plan::Expire(plan)) => {
+                self.expire(&plan.tables);
+                self.commit(vec![plan.change()]).unwrap();
+                self.install(Vec::new());
+                true
+            }
+        }
+    }
+
+    fn drain(&mut self) {
+        let steps = (0..MOST_STEPS).take_while(|_| self.work()).count();
+        assert!(steps < MOST_STEPS, "the planner never comes to its end");
+        self.check_shape();
+    }
+
+    /// What retention may take, judged by the model: rows whose time has come, and none that a snapshot shows.
+    fn expire(&mut self, names: &[String]) {
+        let retention = self.m.compaction.retention_us().unwrap();
+        for name in names {
+            for row in &self.tables[name] {
+                assert!(row.time.0 + retention + SKEW <= self.now.0, "{row:?} goes before its time");
+                assert!(self.held.values().all(|s| s.seq < row.seq), "a snapshot sees {row:?}");
+                self.gone.insert((row.key.to_vec(), row.seq));
+            }
+        }
+    }
+
+    fn merge(&mut self, plan: &MergePlan) -> (Change, Vec<(TableEntry, Vec<Row>)>) {
+        let find = |id| self.m.runs.iter().find(|r| r.id == id).unwrap();
+        let runs: Vec<_> = plan.inputs.iter().map(|id| Arc::clone(find(*id))).collect();
+        let mut feeds: Vec<_> = runs
+            .iter()
+            .map(|r| r.tables.iter().map(|t| self.tables[&t.name].clone()).collect::<Vec<_>>().into_iter())
+            .collect();
+        let oldest = runs.iter().map(|r| r.min_seq()).min().unwrap();
+        let mut rewrite = self.rewrite(plan.bottom, oldest);
+        let mut tree = Merge::new(runs.len(), Direction::Forward);
+        let mut kept: Vec<Row> = Vec::new();
+        loop {
+            match tree.step() {
+                Step::Need(i) => tree.feed(i, feeds[i].next().map_or(Feed::End, Feed::Rows)),
+                Step::Row => {
+                    kept.extend(tree.row().and_then(|row| rewrite.judge(row)).map(|row| row.to_row()));
+                    tree.pop();
+                }
+                Step::Done => break,
+            }
+        }
+        let counts = rewrite.counts();
+        let untouched = counts.kept == counts.judged && counts.expired_to_deletes == 0;
+        let newest = runs.iter().map(|r| r.max_seq()).max().unwrap();
+        let made = self.build(kept);
+        let change = Change::Merge {
+            inputs: plan.inputs.clone(),
+            tables: made.iter().map(|(entry, _)| Arc::new(entry.clone())).collect(),
+            snapshots: plan.snapshots.clone(),
+            planned_mode: plan.mode.clone(),
+            dropped: rewrite.dropped(),
+            judged: if untouched { SeqNo::ZERO } else { newest },
+        };
+        (change, made)
+    }
+
+    /// A snapshot reads at the instant at which it was taken: what has expired since is still seen there.
+    fn rewrite(&self, bottom: bool, oldest: SeqNo) -> Rewrite {
+        let horizon = Timestamp(self.now.0 - SKEW);
+        let seers = self.held.values().filter(|s| s.seq >= oldest);
+        let horizon = seers.map(|s| s.created).fold(horizon, Timestamp::min);
+        let snapshots: Vec<SeqNo> = self.held.values().map(|s| s.seq).collect();
+        Rewrite::new(&snapshots, bottom, Some(horizon))
+    }
+
+    fn commit_merge(&mut self, change: Change, made: Vec<(TableEntry, Vec<Row>)>) -> Result<(), EditError> {
+        self.commit(vec![change])?;
+        self.install(made);
+        Ok(())
+    }
+
+    fn snapshot(&mut self, n: u8) {
+        let (from, to) = (self.m.history_floor.0, self.m.last_seq.0);
+        // Mostly of the present, sometimes of a number before.
+        let seq = SeqNo(if n.is_multiple_of(3) { from + u64::from(n) % (to - from + 1) } else { to });
+        let snapshot =
+            Snapshot { seq, created: self.now, expires: None, holds_log: false, extra: BTreeMap::new() };
+        let name = format!("s{}", n % 5);
+        if self.held.contains_key(&name) {
+            return;
+        }
+        self.commit(vec![Change::TakeSnapshot { name: name.clone(), snapshot }]).unwrap();
+        let shows = self.model(seq, self.now);
+        self.held.insert(name, Held { seq, created: self.now, shows });
+    }
+
+    fn drop_snapshot(&mut self, n: u8) {
+        let name = format!("s{}", n % 5);
+        if self.held.remove(&name).is_some() {
+            self.commit(vec![Change::DropSnapshot { name }]).unwrap();
+        }
+    }
+
+    /// What must be seen: of each key the newest version, unless it is a delete, has expired, or retention took it.
+    fn model(&self, at: SeqNo, now: Timestamp) -> Seen {
+        let newest: BTreeMap<&[u8], &Row> =
+            self.history.iter().take_while(|r| r.seq <= at).map(|r| (&r.key[..], r)).collect();
+        let left = newest.into_values().filter(|r| !self.gone.contains(&(r.key.to_vec(), r.seq)));
+        left.filter_map(|r| shown(r, now)).collect()
+    }
+
+    /// What a reader sees: the log's rows, then the runs, newest first, up to the first that has the key.
+    fn read(&self, at: SeqNo, now: Timestamp) -> Seen {
+        let mut found: BTreeMap<&[u8], &Row> = BTreeMap::new();
+        let runs = self
+            .m
+            .runs
+            .iter()
+            .map(|run| run.tables.iter().flat_map(|t| &self.tables[&t.name]).collect::<Vec<&Row>>());
+        for source in std::iter::once(self.unflushed().iter().collect()).chain(runs) {
+            let mut here: BTreeMap<&[u8], &Row> = BTreeMap::new();
+            for row in source.into_iter().filter(|r| r.seq <= at) {
+                let slot = here.entry(&row.key).or_insert(row);
+                if row.seq > slot.seq {
+                    *slot = row;
+                }
+            }
+            for (key, row) in here {
+                found.entry(key).or_insert(row);
+            }
+        }
+        found.into_values().filter_map(|r| shown(r, now)).collect()
+    }
+
+    fn check(&self) {
+        assert_eq!(
+            self.read(self.m.last_seq, self.now),
+            self.model(self.m.last_seq, self.now),
+            "the present"
+        );
+        for (name, s) in &self.held {
+            assert_eq!(self.read(s.seq, s.created), s.shows, "snapshot {name} at {}", s.seq);
+        }
+    }
+
+    /// With nothing left to do the tree is in the shape that its mode promises.
+    fn check_shape(&self) {
+        let (runs, s) = (self.m.runs.len(), &self.settings);
+        match &self.m.compaction {
+            CompactionMode::Merge => assert!(runs < s.max_runs + s.l0_trigger + 1, "{runs} runs"),
+            CompactionMode::Leveled => {
+                let sizes: Vec<u64> =
+                    self.m.runs.iter().skip_while(|r| r.l0).map(|r| r.len_bytes()).collect();
+                assert!(sizes.windows(2).all(|p| p[1] > p[0] * s.level_fanout), "levels {sizes:?}");
+            }
+            mode => {
+                let oldest = self.m.runs.last().into_iter().flat_map(|r| &r.tables);
+                let over = oldest.clone().any(|t| mode.over_at(t.max_time).unwrap().0 + SKEW <= self.now.0);
+                let (all, windows) = (
+                    self.m.tables().count() as u64,
+                    self.m.tables().map(|t| mode.window(t.max_time)).collect::<BTreeSet<_>>().len() as u64,
+                );
+                let spare = mode.keeps_enough(all.saturating_sub(1), windows.saturating_sub(1));
+                let held = oldest.clone().any(|t| self.held.values().any(|s| s.seq >= t.min_seq));
+                assert!(!over || !spare || held, "what is over is still there");
+            }
+        }
+    }
+}
+
+fn shown(row: &Row, now: Timestamp) -> Option<(Vec<u8>, (SeqNo, Vec<u8>))> {
+    match &row.value {
+        Value::Put(v) if row.expires.is_none_or(|e| e > now) => {
+            Some((row.key.to_vec(), (row.seq, v.to_vec())))
+        }
+        _ => None,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_history_in_any_mode_equals_the_model(
+        mode in any_mode(),
+        ops in proptest::collection::vec(any_op(), 1..80),
+    ) {
+        let mut world = World::new(mode);
+        for op in &ops {
+            world.step(op);
+            world.check();
+        }
+        world.flush();
+        world.drain();
+        world.check();
+        // Without snapshots, long after, everything that may go goes.
+        for name in world.held.keys().cloned().collect::<Vec<_>>() {
+            world.held.remove(&name);
+            world.commit(vec![Change::DropSnapshot { name }]).unwrap();
+        }
+        world.now = world.now.plus(Duration::from_secs(100_000));
+        world.drain();
+        world.check();
+    }
+}
