@@ -90,7 +90,12 @@ fn settings() -> CompactorSettings {
 }
 
 /// What a read shows: of each key the version and the value.
-type Seen = BTreeMap<Vec<u8>, (SeqNo, Vec<u8>)>;
+type Seen = BTreeMap<Vec<u8>, Version>;
+
+type Version = (SeqNo, Vec<u8>);
+
+/// A table's entry and its rows.
+type Made = (TableEntry, Vec<Row>);
 
 struct Held {
     seq: SeqNo,
@@ -109,7 +114,7 @@ struct World {
     /// What retention took, as `(key, seq)`.
     gone: BTreeSet<(Vec<u8>, SeqNo)>,
     held: BTreeMap<String, Held>,
-    begun: Option<(Change, Vec<(TableEntry, Vec<Row>)>)>,
+    begun: Option<(Change, Vec<Made>)>,
     named: u64,
 }
 
@@ -231,8 +236,8 @@ impl World {
     }
 
     /// Tables of a few keys each.
-    fn build(&mut self, rows: Vec<Row>) -> Vec<(TableEntry, Vec<Row>)> {
-        let mut made: Vec<(TableEntry, Vec<Row>)> = Vec::new();
+    fn build(&mut self, rows: Vec<Row>) -> Vec<Made> {
+        let mut made: Vec<Made> = Vec::new();
         let mut open: Vec<Row> = Vec::new();
         let mut keys = 0;
         for row in rows {
@@ -251,14 +256,14 @@ impl World {
         made
     }
 
-    fn table(&mut self, rows: Vec<Row>) -> (TableEntry, Vec<Row>) {
+    fn table(&mut self, rows: Vec<Row>) -> Made {
         self.named += 1;
         let mut builder = TableBuilder::new(TableOptions::default());
         rows.iter().for_each(|row| builder.push(row.as_ref()));
         (builder.finish(&format!("t-{}", self.named)).entry, rows)
     }
 
-    fn install(&mut self, made: Vec<(TableEntry, Vec<Row>)>) {
+    fn install(&mut self, made: Vec<Made>) {
         self.tables.extend(made.into_iter().map(|(entry, rows)| (entry.name, rows)));
         let live: BTreeSet<&str> = self.m.tables().map(|t| t.name.as_str()).collect();
         self.tables.retain(|name, _| live.contains(name.as_str()));
@@ -307,7 +312,7 @@ impl World {
         }
     }
 
-    fn merge(&mut self, plan: &MergePlan) -> (Change, Vec<(TableEntry, Vec<Row>)>) {
+    fn merge(&mut self, plan: &MergePlan) -> (Change, Vec<Made>) {
         let find = |id| self.m.runs.iter().find(|r| r.id == id).unwrap();
         let runs: Vec<_> = plan.inputs.iter().map(|id| Arc::clone(find(*id))).collect();
         let mut feeds: Vec<_> = runs
@@ -352,7 +357,7 @@ impl World {
         Rewrite::new(&snapshots, bottom, Some(horizon))
     }
 
-    fn commit_merge(&mut self, change: Change, made: Vec<(TableEntry, Vec<Row>)>) -> Result<(), EditError> {
+    fn commit_merge(&mut self, change: Change, made: Vec<Made>) -> Result<(), EditError> {
         self.commit(vec![change])?;
         self.install(made);
         Ok(())
@@ -447,7 +452,7 @@ impl World {
     }
 }
 
-fn shown(row: &Row, now: Timestamp) -> Option<(Vec<u8>, (SeqNo, Vec<u8>))> {
+fn shown(row: &Row, now: Timestamp) -> Option<(Vec<u8>, Version)> {
     match &row.value {
         Value::Put(v) if row.expires.is_none_or(|e| e > now) => {
             Some((row.key.to_vec(), (row.seq, v.to_vec())))
