@@ -26,6 +26,8 @@ pub(crate) enum Command {
     Delete(DeleteArgs),
     /// Print rows in key order, one JSON object a line.
     Scan(ScanArgs),
+    /// Take, list and drop named snapshots.
+    Snapshot(crate::snapshot::SnapshotArgs),
     /// Print changes in commit order as they come, one JSON object a line.
     Tail(TailArgs),
     /// Load mutations from NDJSON, plain, gzip or zstd.
@@ -144,6 +146,9 @@ pub(crate) struct GetArgs {
     /// Answer only from a view that holds this sequence number or position.
     #[arg(long)]
     pub(crate) min_seq: Option<String>,
+    /// Read what this named snapshot holds.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) snapshot: Option<String>,
     /// Where the nodes are.
     #[command(flatten)]
     pub(crate) nodes: Nodes,
@@ -183,6 +188,9 @@ pub(crate) struct ScanArgs {
     /// Answer only from a view that holds this sequence number or position.
     #[arg(long)]
     pub(crate) min_seq: Option<String>,
+    /// Read what this named snapshot holds.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) snapshot: Option<String>,
     /// Where the nodes are.
     #[command(flatten)]
     pub(crate) nodes: Nodes,

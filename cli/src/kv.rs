@@ -47,8 +47,14 @@ fn position(answer: &Value, json: bool) -> Result<(), Failure> {
 }
 
 pub(crate) async fn get(args: GetArgs) -> Result<(), Failure> {
-    let query: Vec<String> =
-        args.min_seq.iter().map(|s| format!("min_seq={}", escape_key(s.as_bytes()))).collect();
+    let asked = [("min_seq", &args.min_seq), ("snapshot", &args.snapshot)];
+    let query: Vec<String> = asked
+        .iter()
+        .filter_map(|(name, value)| {
+            let value = value.as_ref()?;
+            Some(format!("{name}={}", escape_key(value.as_bytes())))
+        })
+        .collect();
     let request = Request::new(Method::GET, target(&args.key, &query)?);
     let api = Api::new(&args.nodes);
     let answer = match api.try_call(To::Reader, &request).await? {
@@ -92,8 +98,10 @@ pub(crate) async fn scan(args: ScanArgs) -> Result<(), Failure> {
             body[name] = value.as_str().into();
         }
     }
-    if let Some(min_seq) = &args.min_seq {
-        body["min_seq"] = min_seq.as_str().into();
+    for (name, value) in [("min_seq", &args.min_seq), ("snapshot", &args.snapshot)] {
+        if let Some(value) = value {
+            body[name] = value.as_str().into();
+        }
     }
     let mut left = args.limit.unwrap_or(u64::MAX);
     while left > 0 {

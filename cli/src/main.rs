@@ -9,6 +9,7 @@ mod mode;
 mod nodes;
 mod output;
 mod recover;
+mod snapshot;
 mod status;
 mod stress;
 mod tail;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
             Command::Get(args) => kv::get(args).await,
             Command::Delete(args) => kv::delete(args).await,
             Command::Scan(args) => kv::scan(args).await,
+            Command::Snapshot(args) => snapshot::snapshot(args).await,
             Command::Tail(args) => tail::tail(args).await,
             Command::Load(args) => load::load(args).await,
             Command::Status(args) => status::status(args).await,

@@ -19,7 +19,7 @@ use std::time::Duration;
 use isle_storage::database::Database;
 use isle_storage::ids::{SeqNo, Timestamp};
 use isle_storage::manifest::{Change, Manifest, Run, TableEntry};
-use isle_storage::merge::{Direction, Feed, Merge, Rewrite, Step};
+use isle_storage::merge::{Direction, Feed, Held, Merge, Rewrite, Step};
 use isle_storage::names::{self, ObjectPath};
 use isle_storage::row::RowRef;
 use isle_storage::sst::{TableBuilder, TableOptions};
@@ -105,7 +105,8 @@ async fn run(
     let window = (READ_BUDGET / (3 * inputs.len() as u64)).max(64 << 10).min(settings.read_ahead_bytes);
     let mut sources: Vec<Source> = inputs.iter().map(|r| Source::open(db, r, window)).collect();
     let expired = expiry_horizon(db.env.clock.now(), settings);
-    let mut rewrite = Rewrite::new(&plan.snapshots, plan.bottom, Some(expired));
+    let held: Vec<Held> = manifest.snapshots.values().map(Held::from).collect();
+    let mut rewrite = Rewrite::new(&held, plan.bottom, Some(expired));
     let mut tree = Merge::new(sources.len(), Direction::Forward);
     let (mut rows, mut turn) = (0u64, 0u32);
     loop {

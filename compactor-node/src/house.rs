@@ -19,7 +19,7 @@
 use std::time::Duration;
 
 use isle_storage::ids::{SeqNo, Timestamp};
-use isle_storage::manifest::{Change, GroupCursor, LogEntry, Manifest, MaxLag};
+use isle_storage::manifest::{Change, GroupCursor, LogEntry, Manifest, MaxLag, Snapshot};
 
 use crate::settings::CompactorSettings;
 
@@ -50,7 +50,7 @@ pub struct Lag {
 pub fn plan(m: &Manifest, settings: &CompactorSettings, now: Timestamp) -> House {
     let mut house = House::default();
     for (name, s) in &m.snapshots {
-        match s.expires {
+        match ends(s, settings) {
             Some(at) if at <= now => house.changes.push(Change::DropSnapshot { name: name.clone() }),
             Some(at) => house.look_at(at, now),
             None => {}
@@ -58,6 +58,11 @@ pub fn plan(m: &Manifest, settings: &CompactorSettings, now: Timestamp) -> House
     }
     trim(&mut house, m, settings, now);
     house
+}
+
+/// When a snapshot is over on every clock: nobody is given less time than promised.
+fn ends(s: &Snapshot, settings: &CompactorSettings) -> Option<Timestamp> {
+    s.expires.map(|at| at.plus(seconds(settings.max_clock_skew_seconds)))
 }
 
 impl House {
@@ -104,8 +109,8 @@ fn held_after(
     settings: &CompactorSettings,
     now: Timestamp,
 ) -> Option<SeqNo> {
-    let lives = |at: &Option<Timestamp>| at.is_none_or(|at| at > now);
-    let snapshots = m.snapshots.values().filter(|s| s.holds_log && lives(&s.expires)).map(|s| s.seq);
+    let lives = |s: &Snapshot| ends(s, settings).is_none_or(|at| at > now);
+    let snapshots = m.snapshots.values().filter(|s| s.holds_log && lives(s)).map(|s| s.seq);
     let groups = m.groups.values().filter(|g| match holds_until(m, g, settings) {
         Holds::Always => true,
         Holds::Until(at) => {
@@ -291,9 +296,11 @@ mod tests {
         let mut m = manifest();
         m.snapshots.insert("boot".into(), snapshot(20, Some(at(100)), true));
         m.snapshots.insert("plain".into(), snapshot(0, None, false));
-        let house = plan(&m, &s, at(99));
-        assert_eq!((trimmed(&house), house.again), (Some(20), Some(at(100))));
-        let house = plan(&m, &s, at(100));
+        // A clock that is behind by all that is allowed has not reached the expiry before.
+        let ends = 100 + s.max_clock_skew_seconds as i64;
+        let house = plan(&m, &s, at(ends - 1));
+        assert_eq!((trimmed(&house), house.again), (Some(20), Some(at(ends))));
+        let house = plan(&m, &s, at(ends));
         // The snapshot ends first: while it stands, an edit may not trim what it holds.
         assert_eq!(house.changes[0], Change::DropSnapshot { name: "boot".into() });
         assert_eq!(trimmed(&house), Some(80));

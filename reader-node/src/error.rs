@@ -56,8 +56,11 @@ pub enum ReadError {
     /// The page's view is no longer held and the scan asked for no other.
     #[error("the view of this page is no longer held here: start again, or use a snapshot")]
     PageExpired,
+    /// The page was not read at the snapshot that has that name now.
+    #[error("snapshot {0:?} is not what this page was read at: it was dropped and taken again; start again")]
+    SnapshotChanged(String),
     /// There is no snapshot of that name.
-    #[error("there is no snapshot {0:?} in the reader's view")]
+    #[error("there is no snapshot {0:?}")]
     UnknownSnapshot(String),
     /// An object's bytes do not carry what their checksums say.
     #[error("{object} is damaged: {why}")]

@@ -13,6 +13,7 @@
 //! * `pipeline`: seal, upload, publish, acknowledge (the essay is there).
 //! * `generation`: what is in memory until it is in tables; sort, build, flush.
 //! * `leadership`: contest, stand by, take over, recover, step down.
+//! * `snapshots`: named snapshots, from a request to the edit that takes or drops them.
 //! * `server` (feature `server`): the HTTP face and the program around it.
 
 mod engine;
@@ -25,11 +26,13 @@ mod pipeline;
 #[cfg(feature = "server")]
 pub mod server;
 mod settings;
+mod snapshots;
 mod standing;
 mod writer;
 
 pub use error::WriteError;
 pub use intake::{Accepted, Ack, Event, Mutation, Options, Patience};
 pub use settings::{SettingsError, WriterSettings};
+pub use snapshots::{NamedSnapshot, SnapshotError, SnapshotOptions};
 pub use standing::{Health, Role, Standing, Status};
 pub use writer::Writer;

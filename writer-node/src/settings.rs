@@ -73,6 +73,8 @@ pub struct WriterSettings {
     pub ack_timeout_ms: u64,
     /// The writer folds edits into a checkpoint where this many have gathered, i.e. where no compactor did.
     pub fold_edits: u64,
+    /// Named snapshots at once, over all who take them; more are refused.
+    pub max_snapshots: usize,
     /// How far this node's clock may lie behind the last write time of the log it takes over.
     pub max_clock_skew_ms: u64,
     /// First pause after a failed request to the store or to coordination; doubles up to `retry_max_ms`.
@@ -114,6 +116,7 @@ impl Default for WriterSettings {
             commit_round_ms: 5_000,
             ack_timeout_ms: 60_000,
             fold_edits: 512,
+            max_snapshots: 100,
             max_clock_skew_ms: 10_000,
             retry_min_ms: 20,
             retry_max_ms: 2_000,

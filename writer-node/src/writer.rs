@@ -53,7 +53,7 @@ impl Writer {
         Ok(Self { handle: Arc::new(Handle { engine }) })
     }
 
-    fn engine(&self) -> &Engine {
+    pub(crate) fn engine(&self) -> &Engine {
         &self.handle.engine
     }
 
@@ -359,7 +359,7 @@ impl Writer {
         accepted.committed(options.ack_timeout.unwrap_or_else(|| self.ack_timeout())).await
     }
 
-    fn ack_timeout(&self) -> Duration {
+    pub(crate) fn ack_timeout(&self) -> Duration {
         Duration::from_millis(self.settings().ack_timeout_ms)
     }
 

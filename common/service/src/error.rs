@@ -79,6 +79,10 @@ codes! {
         "The request's body stopped arriving; nothing beyond what was acknowledged was applied.";
     AlreadyExists = "already_exists", CONFLICT, false,
         "Something else already has that name.";
+    SnapshotExists = "snapshot_exists", CONFLICT, false,
+        "A snapshot has that name already; `snapshot` says which, also where an earlier attempt has taken it.";
+    TooManySnapshots = "too_many_snapshots", CONFLICT, false,
+        "The database holds as many snapshots as max_snapshots allows; drop one.";
     WriteLost = "write_lost", CONFLICT, false,
         "The write at that position was lost with the epoch that accepted it.";
     WrongDatabase = "wrong_database", CONFLICT, false,
@@ -115,6 +119,8 @@ codes! {
         "The bucket holds a database and the coordination service no head of it: it was wiped, or the root is wrong.";
     CoordinationRegressed = "coordination_regressed", SERVICE_UNAVAILABLE, false,
         "The coordination backend holds an older state than one already seen; an operator must look.";
+    CoordinationUnavailable = "coordination_unavailable", SERVICE_UNAVAILABLE, true,
+        "The coordination backend cannot be reached. Nothing was changed.";
     CoordinationFull = "coordination_full", SERVICE_UNAVAILABLE, true,
         "The coordination backend takes no more data until it is folded. Nothing was accepted.";
     OutcomeUnknown = "outcome_unknown", GATEWAY_TIMEOUT, false,

@@ -65,6 +65,26 @@ impl From<ObjectPath> for String {
     }
 }
 
+/// Longest name of a named snapshot.
+pub const MAX_SNAPSHOT_NAME: usize = 128;
+
+/// A snapshot's name: 1 to [`MAX_SNAPSHOT_NAME`] of `[A-Za-z0-9._-]`, of which the first is a letter or a digit, so that
+/// it stands in URLs and on command lines as it is.
+///
+/// # Errors
+/// A sentence with the rule.
+pub fn check_snapshot(name: &str) -> Result<(), String> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    let fits = (1..=MAX_SNAPSHOT_NAME).contains(&name.len()) && name.bytes().all(allowed);
+    if fits && name.as_bytes()[0].is_ascii_alphanumeric() {
+        return Ok(());
+    }
+    Err(format!(
+        "{name:?} is no snapshot's name: use 1 to {MAX_SNAPSHOT_NAME} of a-z, A-Z, 0-9, '.', '_' and '-', and begin with \
+         a letter or a digit"
+    ))
+}
+
 /// Whether a log object is one group commit's segment or a rewritten generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -299,5 +319,15 @@ mod tests {
             assert!(ObjectPath::new(bad).is_err(), "{bad}");
         }
         assert!(ObjectPath::new("manifest/edit-1").is_ok());
+    }
+
+    #[test]
+    fn a_snapshots_name_stands_in_urls_as_it_is() {
+        for good in ["a", "0", "nightly-2026.01.02_x"] {
+            assert_eq!(check_snapshot(good), Ok(()));
+        }
+        for bad in ["", ".", "-a", "a/b", "a b", "ä"] {
+            assert!(check_snapshot(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -146,6 +146,48 @@ async fn a_snapshot_keeps_seeing_what_it_saw() {
     assert!(stored < scribe.history.len(), "versions between snapshots were kept");
 }
 
+/// A snapshot reads at the instant at which it was taken: what expires after that stays for it through every merge, and
+/// goes with the first one after its end. It ends by itself some time after its own expiry.
+#[tokio::test]
+async fn rows_that_expire_after_a_snapshot_was_taken_stay_until_it_ends() {
+    let e = Embedded::new().await;
+    let mut scribe = Scribe::take_over(&e.db).await;
+    let now = e.db.env.clock.now();
+    for n in 0..3u64 {
+        scribe.append(&generation(n, now)).await;
+        scribe.flush().await;
+    }
+    let seq = scribe.manifest().last_seq;
+    let expires = Some(now.plus(Duration::from_secs(7 * 24 * 3600)));
+    let snapshot = Snapshot { seq, created: now, expires, holds_log: false, extra: Default::default() };
+    scribe.commit(vec![Change::TakeSnapshot { name: "s".to_owned(), snapshot }]).await;
+    let seen = scribe.visible_at(seq, now);
+    e.clock.advance(Duration::from_secs(24 * 3600));
+    assert!(scribe.visible_at(seq, e.db.env.clock.now()).len() < seen.len(), "much has expired since");
+    scribe.append(&[Entry::put("new", "row")]).await;
+    scribe.flush().await;
+
+    let compactor = Compactor::open(e.process("compactor"), node("c"), settings()).unwrap();
+    compactor.compact();
+    wait_for_runs(&compactor, 1).await;
+    let manifest = e.db.load().await.unwrap().manifest;
+    assert!(manifest.runs.iter().all(|r| !r.l0));
+    assert_eq!(tree::visible_at(&e.db, &manifest, seq, now).await, seen);
+
+    e.clock.advance(Duration::from_secs(6 * 24 * 3600 + 60));
+    scribe.append(&[Entry::put("newer", "row")]).await;
+    scribe.flush().await;
+    let mut view = compactor.current();
+    let ended = view.wait_for(|c| c.as_ref().is_some_and(|c| c.manifest.snapshots.is_empty()));
+    tokio::time::timeout(Duration::from_secs(60), ended).await.expect("the snapshot never ended").unwrap();
+    compactor.compact();
+    wait_for_runs(&compactor, 1).await;
+    compactor.close().await;
+    let (manifest, now) = (e.db.load().await.unwrap().manifest, e.db.env.clock.now());
+    let visible = scribe.visible_at(manifest.last_seq, now);
+    assert_eq!(tree::rows(&e.db, &manifest).await.len(), visible.len(), "what only it held is gone");
+}
+
 /// A snapshot taken while a merge is under way: the merge was planned without it and must not be committed.
 #[tokio::test]
 async fn a_merge_planned_before_a_snapshot_is_thrown_away() {

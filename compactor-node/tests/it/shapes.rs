@@ -319,8 +319,7 @@ impl World {
             .iter()
             .map(|r| r.tables.iter().map(|t| self.tables[&t.name].clone()).collect::<Vec<_>>().into_iter())
             .collect();
-        let oldest = runs.iter().map(|r| r.min_seq()).min().unwrap();
-        let mut rewrite = self.rewrite(plan.bottom, oldest);
+        let mut rewrite = self.rewrite(plan.bottom);
         let mut tree = Merge::new(runs.len(), Direction::Forward);
         let mut kept: Vec<Row> = Vec::new();
         loop {
@@ -349,12 +348,14 @@ impl World {
     }
 
     /// A snapshot reads at the instant at which it was taken: what has expired since is still seen there.
-    fn rewrite(&self, bottom: bool, oldest: SeqNo) -> Rewrite {
+    fn rewrite(&self, bottom: bool) -> Rewrite {
         let horizon = Timestamp(self.now.0 - SKEW);
-        let seers = self.held.values().filter(|s| s.seq >= oldest);
-        let horizon = seers.map(|s| s.created).fold(horizon, Timestamp::min);
-        let snapshots: Vec<SeqNo> = self.held.values().map(|s| s.seq).collect();
-        Rewrite::new(&snapshots, bottom, Some(horizon))
+        let held: Vec<_> = self
+            .held
+            .values()
+            .map(|s| isle_storage::merge::Held { seq: s.seq, instant: s.created })
+            .collect();
+        Rewrite::new(&held, bottom, Some(horizon))
     }
 
     fn commit_merge(&mut self, change: Change, made: Vec<Made>) -> Result<(), EditError> {

@@ -13,7 +13,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use isle_storage::database::Database;
 use isle_storage::ids::{SeqNo, Timestamp, Version};
+use isle_storage::manifest::Manifest;
 use isle_storage::row::{MAX_KEY_LEN, Row, Value};
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub(crate) use self::held::HeldViews;
@@ -101,6 +103,8 @@ struct Inner {
     reads: Arc<Reads>,
     held: Arc<HeldViews>,
     pins: Arc<Pins>,
+    /// The head as it was last read for a snapshot that the view did not know, and when that began.
+    looked_up: tokio::sync::Mutex<Option<(Instant, Arc<Manifest>)>>,
     metrics: ReaderMetrics,
     stop: CancellationToken,
     _stops_with_the_last_clone: DropGuard,
@@ -139,6 +143,7 @@ impl Reader {
             reads,
             held,
             pins,
+            looked_up: tokio::sync::Mutex::default(),
             metrics,
             stop,
             _stops_with_the_last_clone: guard,

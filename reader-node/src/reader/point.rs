@@ -1,8 +1,10 @@
 //! Choosing what a read sees.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use isle_storage::ids::{SeqNo, Version};
+use isle_storage::manifest::Manifest;
 use tokio::time::Instant;
 
 use super::{RELOAD_WAIT, Reader};
@@ -10,6 +12,9 @@ use crate::error::ReadError;
 use crate::options::{MinSeq, ReadOptions, ScanRequest};
 use crate::page::PageToken;
 use crate::view::{ReadPoint, View};
+
+/// Pause before the head is asked again that could not be read.
+const ASK_AGAIN: Duration = Duration::from_millis(250);
 
 impl Reader {
     /// The newest view at this instant.
@@ -21,6 +26,9 @@ impl Reader {
 
     /// What a read with these options sees: waits for `min_seq`, then looks up the snapshot.
     pub(super) async fn point(&self, options: &ReadOptions) -> Result<ReadPoint, ReadError> {
+        if let Some(name) = &options.snapshot {
+            return self.snapshot_point(name, options).await;
+        }
         let view = match options.min_seq {
             Some(wanted) => self.view_with(wanted, options).await?,
             None => self.inner.shared.view().ok_or_else(|| self.not_ready())?,
@@ -32,6 +40,66 @@ impl Reader {
         match &options.snapshot {
             Some(name) => ReadPoint::snapshot(view, name),
             None => Ok(ReadPoint::newest(view, self.inner.db.env.clock.now())),
+        }
+    }
+
+    /// What the snapshot holds. A view that does not know it may only lag behind, and when it will have caught up no
+    /// event tells; so the head is asked. Whoever has been told that a snapshot was taken finds it here, whatever its
+    /// number is, and who asks for one that does not exist is told so without waiting.
+    async fn snapshot_point(&self, name: &str, options: &ReadOptions) -> Result<ReadPoint, ReadError> {
+        let patience = self.inner.settings.wait(options.wait);
+        let (came, deadline) = (Instant::now(), Instant::now() + patience);
+        if let Some(wanted) = options.min_seq {
+            self.view_with(wanted, options).await?;
+        }
+        let mut views = self.inner.shared.subscribe();
+        let mut head: Option<Arc<Manifest>> = None;
+        loop {
+            let view = views.borrow_and_update().clone().ok_or_else(|| self.not_ready())?;
+            let unknown = match ReadPoint::snapshot(Arc::clone(&view), name) {
+                Ok(point) => return Ok(point),
+                Err(unknown) => unknown,
+            };
+            if head.is_none() {
+                head = self.head_after(came, deadline).await;
+            }
+            let pause = match &head {
+                Some(m) if !m.snapshots.contains_key(name) => return Err(unknown),
+                Some(m) if m.lineage != view.lineage() || m.version <= view.version() => return Err(unknown),
+                Some(_) => deadline,
+                None => deadline.min(Instant::now() + ASK_AGAIN),
+            };
+            tokio::select! {
+                biased;
+                () = self.inner.stop.cancelled() => return Err(ReadError::Closed),
+                changed = views.changed() => changed.map_err(|_| ReadError::Closed)?,
+                () = tokio::time::sleep_until(pause) => {}
+            }
+            if Instant::now() >= deadline {
+                let wanted = format!("snapshot {name:?}");
+                return Err(ReadError::ViewBehind { wanted, seq: view.seq(), waited: patience });
+            }
+        }
+    }
+
+    /// The head's manifest, read after `came`; `None` where it cannot be read at present. One read at a time, and
+    /// whoever has waited for it shares it.
+    async fn head_after(&self, came: Instant, deadline: Instant) -> Option<Arc<Manifest>> {
+        let mut last = tokio::time::timeout_at(deadline, self.inner.looked_up.lock()).await.ok()?;
+        if let Some((began, manifest)) = last.as_ref().filter(|(began, _)| *began > came) {
+            tracing::trace!(?began, "another read has looked up the head");
+            return Some(Arc::clone(manifest));
+        }
+        let began = Instant::now();
+        match tokio::time::timeout_at(deadline, self.inner.db.load()).await.ok()? {
+            Ok(loaded) => {
+                *last = Some((began, Arc::clone(&loaded.manifest)));
+                Some(loaded.manifest)
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the head cannot be asked for a snapshot");
+                None
+            }
         }
     }
 
@@ -92,8 +160,10 @@ impl Reader {
         let Some(page) = &request.page else { return self.point(&request.options).await };
         let current = self.inner.shared.view().ok_or_else(|| self.not_ready())?;
         page.verify(current.lineage(), request.reverse)?;
-        if request.options.snapshot.is_some() {
-            return self.point(&request.options).await;
+        if let Some(name) = &request.options.snapshot {
+            let point = self.point(&request.options).await?;
+            let same = (point.max_seq, point.now) == (page.seq, page.instant);
+            return if same { Ok(point) } else { Err(ReadError::SnapshotChanged(name.clone())) };
         }
         if let Some(point) = self.page_point(page, &current, request)? {
             return Ok(point);

@@ -75,7 +75,9 @@ pub(super) fn api_error(e: &ReadError) -> ApiError {
         ReadError::ViewExpired { object } => {
             ApiError::new(ErrorCode::ViewExpired, message).field("object", object.as_str())
         }
-        ReadError::PageExpired => ApiError::new(ErrorCode::ViewExpired, message),
+        ReadError::PageExpired | ReadError::SnapshotChanged(_) => {
+            ApiError::new(ErrorCode::ViewExpired, message)
+        }
         ReadError::UnknownSnapshot(_) => ApiError::new(ErrorCode::UnknownSnapshot, message),
         ReadError::Damaged { object, .. } => {
             ApiError::new(ErrorCode::Damaged, message).field("object", object.as_str())

@@ -284,6 +284,10 @@ impl World {
         self.edit(vec![Change::TakeSnapshot { name: name.to_owned(), snapshot }]).await;
     }
 
+    pub(crate) async fn drop_snapshot(&mut self, name: &str) {
+        self.edit(vec![Change::DropSnapshot { name: name.to_owned() }]).await;
+    }
+
     /// Deletes every retired object from the bucket, at once.
     pub(crate) async fn collect(&mut self) {
         let paths: Vec<_> = self.manifest().retired.iter().map(|r| r.path.clone()).collect();

@@ -72,6 +72,53 @@ async fn pages_of_one_view_judge_expiry_at_one_instant() {
     assert!(page(&reader, &of_two()).await.0.is_empty());
 }
 
+/// At a snapshot pages repeat exactly in every reader, whatever has happened to the views; and a page never goes on in
+/// another snapshot that has got the name since.
+#[tokio::test]
+async fn pages_at_a_snapshot_repeat_exactly_in_every_reader() {
+    let mut world = world().await;
+    world.snapshot("s").await;
+    let reader = world.reader().await;
+    let at = |name: &str| ReadOptions { snapshot: Some(name.to_owned()), ..ReadOptions::default() };
+    let request = ScanRequest { options: at("s"), ..of_two() };
+    let (keys, next, seq) = page(&reader, &request).await;
+    assert_eq!((keys, seq), (vec!["a".to_owned(), "b".to_owned()], 5));
+    world.delete(b"c");
+    world.put(b"bb", b"new");
+    world.commit().await;
+    world.flush(9).await;
+    world.merge(0, 9).await;
+    let request = ScanRequest { page: next, ..request };
+    let other = world.reader().await;
+    for reader in [&reader, &other, &world.reader().await] {
+        let (keys, _, seq) = page(reader, &request).await;
+        assert_eq!((keys, seq), (vec!["c".to_owned(), "d".to_owned()], 5));
+    }
+    world.drop_snapshot("s").await;
+    world.snapshot("s").await;
+    world.catch_up(&reader).await;
+    assert!(matches!(reader.scan(&request).await, Err(ReadError::SnapshotChanged(name)) if name == "s"));
+}
+
+/// A snapshot that was just taken is found by a reader whose view does not know it yet; one that is not there is refused
+/// without waiting; and one that nobody can ask about is neither.
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_lags_behind_asks_the_head_for_a_snapshot() {
+    let mut world = world().await;
+    let reader = world.reader().await;
+    let at = |name: &str| ReadOptions { snapshot: Some(name.to_owned()), ..ReadOptions::default() };
+    world.snapshot("new").await;
+    assert_eq!(reader.get(b"a", &at("new")).await.unwrap().view_seq.0, 5);
+    let began = tokio::time::Instant::now();
+    let refused = reader.get(b"a", &at("absent")).await;
+    assert!(matches!(refused, Err(ReadError::UnknownSnapshot(name)) if name == "absent"));
+    assert!(began.elapsed() < Duration::from_secs(1), "it was not waited for");
+    world.coordination.set_down(true);
+    let options = ReadOptions { wait: Some(Duration::from_secs(3)), ..at("absent") };
+    assert!(matches!(reader.get(b"a", &options).await, Err(ReadError::ViewBehind { .. })));
+    assert!(began.elapsed() >= Duration::from_secs(3));
+}
+
 /// A held view is let go after its time, and when too many are held.
 #[tokio::test(start_paused = true)]
 async fn held_views_are_bounded_in_number_and_age() {

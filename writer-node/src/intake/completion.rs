@@ -31,6 +31,16 @@ pub(crate) enum Refused {
     Closing,
 }
 
+impl From<Refused> for WriteError {
+    fn from(why: Refused) -> Self {
+        match why {
+            Refused::SteppedDown(why) => Self::NotLeader { leader: None, why },
+            Refused::Fenced(why) => Self::Fenced { why },
+            Refused::Closing => Self::Closing,
+        }
+    }
+}
+
 /// One batch's end, awaited by any number of callers.
 #[derive(Debug, Default)]
 pub(crate) struct Completion {
@@ -146,11 +156,7 @@ impl Accepted {
             // Not an atomic call, and a first part of it stands: "certainly not applied" would be wrong.
             return self.unknown(last.commit(), "its first part is committed, the rest is not");
         }
-        match why {
-            Refused::SteppedDown(why) => WriteError::NotLeader { leader: None, why: why.clone() },
-            Refused::Fenced(why) => WriteError::Fenced { why: why.clone() },
-            Refused::Closing => WriteError::Closing,
-        }
+        why.clone().into()
     }
 
     fn unknown(&self, commit: Option<CommitId>, why: &str) -> WriteError {

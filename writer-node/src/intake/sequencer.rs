@@ -12,6 +12,7 @@ use isle_storage::log::{Batch, Push, SealedBatch};
 use tokio::time::Instant;
 
 use super::{Accepted, Ack, Completion, Event, Mutation, Numbers, charge};
+use crate::snapshots::{Ask, MAX_ASKS};
 
 /// When a batch is full.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +33,8 @@ pub(crate) struct Sequencer {
     sealed: VecDeque<Sealed>,
     /// The newest batch that was sealed, for those who wait for everything accepted.
     newest: Option<Arc<Completion>>,
+    /// Requests about snapshots, in order, for the pipeline.
+    asks: Vec<Ask>,
     key: Vec<u8>,
     /// The pipeline is woken when this many callers wait for the open batch.
     company: u64,
@@ -105,6 +108,7 @@ impl Sequencer {
             open,
             sealed: VecDeque::new(),
             newest: None,
+            asks: Vec::new(),
             key: Vec::new(),
             company: 0,
         }
@@ -282,6 +286,22 @@ impl Sequencer {
             self.seal();
         }
         self.newest.clone()
+    }
+
+    /// Takes a request about snapshots, and closes the open batch: what was accepted before it is to be committed without
+    /// further ado. `false` where too many are waiting.
+    pub(crate) fn ask(&mut self, ask: Ask) -> bool {
+        if self.asks.len() >= MAX_ASKS {
+            return false;
+        }
+        self.seal_all();
+        self.asks.push(ask);
+        true
+    }
+
+    /// Requests about snapshots, in order, at most so many.
+    pub(crate) fn take_asks(&mut self, at_most: usize) -> Vec<Ask> {
+        self.asks.drain(..at_most.min(self.asks.len())).collect()
     }
 
     /// The newest number given.

@@ -4,12 +4,14 @@
 //! in the path that the highest epoch object and the head describe: a segment is committed if the log leads through
 //! it, and certainly not once a later epoch's cut leaves it out. Until one of the two can be read, its callers wait;
 //! one that waits no longer is told `outcome_unknown`, never a failure.
+//!
+//! An edit that takes or drops a snapshot is judged by its commit's id: the path of the log says nothing of it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use isle_storage::coordination::CoordinationError;
-use isle_storage::coordination::commit::judge_segment;
+use isle_storage::coordination::commit::{judge_edit, judge_segment};
 use isle_storage::ids::Epoch;
 use isle_storage::manifest::LogTail;
 use isle_storage::manifest::judge::Judgement;
@@ -20,20 +22,27 @@ use tracing::{debug, warn};
 use crate::engine::Engine;
 use crate::intake::Outcome;
 use crate::pipeline::InDoubt;
+use crate::snapshots::EditInDoubt;
 use crate::standing::Trouble;
 
 /// Segments in doubt, bounded by what one leadership may have under way times the takeovers nobody could judge.
 #[derive(Debug, Default)]
 pub(crate) struct Limbo {
     in_doubt: Mutex<Vec<InDoubt>>,
+    edits: Mutex<Vec<EditInDoubt>>,
     judging: AtomicBool,
     changed: Notify,
     emptied: Notify,
 }
 
 impl Limbo {
-    pub(crate) fn put(&self, more: Vec<InDoubt>) {
+    pub(crate) fn put(&self, more: Vec<InDoubt>, edit: Option<EditInDoubt>) {
         self.in_doubt.lock().extend(more);
+        self.edits.lock().extend(edit);
+    }
+
+    pub(crate) fn take_edits(&self) -> Vec<EditInDoubt> {
+        std::mem::take(&mut self.edits.lock())
     }
 
     pub(crate) fn take(&self) -> Vec<InDoubt> {
@@ -41,7 +50,7 @@ impl Limbo {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.in_doubt.lock().len()
+        self.in_doubt.lock().len() + self.edits.lock().len()
     }
 
     fn settle(&self, tail: &LogTail, outcome: Outcome) {
@@ -49,7 +58,12 @@ impl Limbo {
         if let Some(at) = all.iter().position(|d| d.tail == *tail) {
             all.remove(at).completion.end(outcome);
         }
-        if all.is_empty() {
+        drop(all);
+        self.tell_if_empty();
+    }
+
+    fn tell_if_empty(&self) {
+        if self.len() == 0 {
             self.emptied.notify_waiters();
         }
     }
@@ -111,9 +125,42 @@ async fn judge_all(engine: &Engine) {
     engine.troubles.clear(Trouble::Judge);
 }
 
-/// One look at everything in doubt, in order. Within one epoch a segment that is not committed leaves out all that
-/// follow it.
+/// One look at everything in doubt.
 async fn judge_once(engine: &Engine) -> Result<(), CoordinationError> {
+    judge_segments(engine).await?;
+    judge_edits(engine).await
+}
+
+/// One look at every edit in doubt.
+async fn judge_edits(engine: &Engine) -> Result<(), CoordinationError> {
+    let edits: Vec<_> = engine.limbo.edits.lock().iter().map(|e| (e.version, e.epoch, e.commit)).collect();
+    for (version, epoch, commit) in edits {
+        let judgement = judge_edit(&engine.db, version, epoch, commit).await?;
+        debug!(%version, %commit, ?judgement, "an edit in doubt is judged");
+        if judgement == Some(Judgement::Unknown) {
+            continue;
+        }
+        let edit = {
+            let mut edits = engine.limbo.edits.lock();
+            let at = edits.iter().position(|e| e.commit == commit);
+            at.map(|at| edits.remove(at))
+        };
+        let why = format!("epoch {epoch} ended before it was committed");
+        for admitted in edit.into_iter().flat_map(|e| e.admitted) {
+            match judgement {
+                Some(Judgement::Committed) => admitted.done(),
+                Some(_) => admitted.refused(engine.refused(why.clone()).into()),
+                None => admitted.unknown("it was made so long ago that nobody remembers by whom"),
+            }
+        }
+        engine.limbo.tell_if_empty();
+    }
+    Ok(())
+}
+
+/// One look at every segment in doubt, in order. Within one epoch one that is not committed leaves out all that follow
+/// it.
+async fn judge_segments(engine: &Engine) -> Result<(), CoordinationError> {
     let tails: Vec<LogTail> = engine.limbo.in_doubt.lock().iter().map(|d| d.tail).collect();
     let mut cut: Option<Epoch> = None;
     for tail in tails {

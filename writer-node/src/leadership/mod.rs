@@ -60,8 +60,12 @@ pub(crate) async fn lead(engine: Arc<Engine>) {
 /// The writer is done: whoever still waits is told so.
 fn close(engine: &Engine) {
     engine.seat.lock().take();
+    let why = "the writer stopped before it could read the truth";
     for d in engine.limbo.take() {
-        d.completion.end(Outcome::Abandoned("the writer stopped before it could read the truth".to_owned()));
+        d.completion.end(Outcome::Abandoned(why.to_owned()));
+    }
+    for admitted in engine.limbo.take_edits().into_iter().flat_map(|e| e.admitted) {
+        admitted.unknown(why);
     }
     engine.stand(Role::Closed, Some("the writer is closed".to_owned()));
 }
@@ -238,7 +242,7 @@ async fn wait_for_clock(engine: &Engine, last: Timestamp) -> Result<(), Takeover
 
 /// What follows the end of an epoch's leadership.
 async fn after(engine: &Arc<Engine>, leftovers: Leftovers) -> std::ops::ControlFlow<()> {
-    let Leftovers { end, claim, in_doubt } = leftovers;
+    let Leftovers { end, claim, in_doubt, edit_in_doubt } = leftovers;
     match end {
         End::Drained => {
             claim.lease.give_back().await;
@@ -246,7 +250,7 @@ async fn after(engine: &Arc<Engine>, leftovers: Leftovers) -> std::ops::ControlF
             std::ops::ControlFlow::Break(())
         }
         End::Dropped => {
-            engine.limbo.put(in_doubt);
+            engine.limbo.put(in_doubt, edit_in_doubt);
             // Nothing of this epoch is sent any more. A courtesy to the next one, which need not wait.
             let _ = tokio::time::timeout(GIVE_BACK_AT_MOST, claim.lease.give_back()).await;
             std::ops::ControlFlow::Break(())
@@ -254,7 +258,7 @@ async fn after(engine: &Arc<Engine>, leftovers: Leftovers) -> std::ops::ControlF
         End::Fenced(why) => {
             engine.stand(Role::Starting, Some(format!("leadership was lost: {why}")));
             claim.lease.give_back().await;
-            engine.limbo.put(in_doubt);
+            engine.limbo.put(in_doubt, edit_in_doubt);
             limbo::spawn_judge(engine);
             stay_down_if_final(engine, &why).await
         }

@@ -8,6 +8,7 @@ use tracing::warn;
 
 use super::Pipeline;
 use crate::intake::{Completion, Outcome, Refused, Sealed};
+use crate::snapshots::{EditInDoubt, MAX_ASKS};
 
 /// Why leadership ended.
 #[derive(Debug, Clone)]
@@ -33,6 +34,8 @@ pub(crate) struct Leftovers {
     pub(crate) end: End,
     pub(crate) claim: Claim,
     pub(crate) in_doubt: Vec<InDoubt>,
+    /// An edit whose commit is not known, where somebody waits for what it does to snapshots.
+    pub(crate) edit_in_doubt: Option<EditInDoubt>,
 }
 
 impl Pipeline {
@@ -47,6 +50,7 @@ impl Pipeline {
         if let Some(mut sequencer) = self.engine.seat.lock().take() {
             sequencer.seal_all();
             self.queue.append(&mut sequencer.take_sealed());
+            self.asks.extend(sequencer.take_asks(MAX_ASKS));
         }
         // Only now is nothing accepted any more, so only now may callers waiting for admission be sent away.
         if let End::Fenced(why) = &end {
@@ -54,6 +58,7 @@ impl Pipeline {
             self.engine.metrics.fenced.inc();
         }
         let refused = self.refused(&end);
+        self.asks.refuse_all(&refused.clone().into());
         let queued: u64 = self.queue.iter().map(|s| s.charge).sum();
         self.engine.admission.free(queued + self.generations.charge());
         for Sealed { completion, .. } in self.queue.drain(..) {
@@ -68,7 +73,8 @@ impl Pipeline {
         if isle_storage::sabotage::broken(isle_storage::sabotage::Rule::RebuildMemtable) {
             *self.engine.kept.lock() = Some(self.generations);
         }
-        Leftovers { end, claim: self.claim, in_doubt }
+        let edit_in_doubt = self.publishing.granting.take();
+        Leftovers { end, claim: self.claim, in_doubt, edit_in_doubt }
     }
 
     /// What those are told whose mutations never left this process.

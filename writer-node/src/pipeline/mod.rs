@@ -38,6 +38,7 @@ mod line;
 mod pace;
 mod publish;
 mod seal;
+mod snapshots;
 mod upload;
 
 use std::collections::VecDeque;
@@ -56,6 +57,7 @@ use tracing::debug;
 use crate::engine::Engine;
 use crate::generation::{Flushed, Generations, Part, TableRules, flush};
 use crate::intake::Sealed;
+use crate::snapshots::{Asks, MAX_ASKS};
 pub(crate) use end::{End, InDoubt, Leftovers};
 use fold::Folding;
 use line::{InFlight, Line};
@@ -124,6 +126,8 @@ pub(crate) struct Pipeline {
     put_pace: Pace,
     rhythm: Rhythm,
     publishing: Publishing,
+    /// Requests about snapshots that no edit carries yet.
+    asks: Asks,
     folding: Folding,
     /// Takes nothing new.
     draining: bool,
@@ -160,6 +164,7 @@ impl Pipeline {
             put_pace,
             rhythm,
             publishing: Publishing::default(),
+            asks: Asks::default(),
             folding: Folding::default(),
             draining: false,
         }
@@ -248,6 +253,7 @@ impl Pipeline {
             sequencer.seal();
         }
         self.queue.append(&mut sequencer.take_sealed());
+        self.asks.extend(sequencer.take_asks(MAX_ASKS.saturating_sub(self.asks.len())));
         self.engine.gauges.accepted_seq.store(sequencer.accepted().0, Ordering::Relaxed);
         // Without room the end of an upload or of a commit is what wakes this task.
         due.filter(|_| sequencer.open().is_some() && self.has_room())
@@ -355,12 +361,13 @@ impl Pipeline {
         if let Some(mut sequencer) = self.engine.seat.lock().take() {
             sequencer.seal_all();
             self.queue.append(&mut sequencer.take_sealed());
+            self.asks.extend(sequencer.take_asks(MAX_ASKS));
         }
     }
 
     /// Whether everything accepted is committed.
     fn is_done(&self) -> bool {
-        self.queue.is_empty() && self.line.is_empty() && self.turn.is_none()
+        self.queue.is_empty() && self.line.is_empty() && self.asks.len() == 0 && self.turn.is_none()
     }
 
     fn show(&self) {

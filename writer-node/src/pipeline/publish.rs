@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use isle_storage::coordination::commit::{Resolved, propose};
-use isle_storage::coordination::{Loaded, Proposal};
+use isle_storage::coordination::{CoordinationError, Loaded, Proposal};
 use isle_storage::ids::{CommitId, SeqNo};
 use isle_storage::manifest::{Author, Change, Edit, EditError};
 use tokio::task::{JoinError, JoinHandle};
@@ -14,6 +14,7 @@ use super::commit::{Committed, commit_until_known};
 use super::{End, Pipeline};
 use crate::generation::Flushed;
 use crate::intake::Outcome;
+use crate::snapshots::{Admitted, EditInDoubt};
 
 /// What is under way at the head; one at a time.
 #[derive(Debug)]
@@ -28,6 +29,16 @@ pub(super) enum TurnResult {
     Commit(Box<Committed>),
     /// A fold: the head after it.
     Fold(Result<Loaded, String>),
+    /// A look at the head, for those that an older one would refuse.
+    Look(Result<Loaded, CoordinationError>),
+}
+
+/// What is to be done at the head next.
+enum Next {
+    Commit(Box<Proposal>),
+    /// There is nothing to commit, and something that only a look decides.
+    Look,
+    Nothing,
 }
 
 /// What the proposal under way carries.
@@ -35,6 +46,8 @@ pub(super) enum TurnResult {
 pub(super) struct Publishing {
     segments: usize,
     flush: Option<SeqNo>,
+    /// Requests about snapshots that it grants, and the edit itself.
+    pub(super) granting: Option<EditInDoubt>,
 }
 
 impl Turn {
@@ -68,7 +81,8 @@ impl Pipeline {
             return Ok(None);
         }
         let flush = self.generations.publishable();
-        if !self.line.is_ready() && flush.is_none() {
+        let idle = !self.line.is_ready() && flush.is_none();
+        if idle && !self.asks.is_due(self.current.manifest.last_seq) {
             return Ok(None);
         }
         let now = Instant::now();
@@ -83,12 +97,20 @@ impl Pipeline {
     }
 
     fn begin_commit(&mut self, flush: Option<&Flushed>) -> Result<(), End> {
-        let proposal = self.next_proposal(flush)?;
+        let proposal = match self.next_proposal(flush)? {
+            Next::Commit(proposal) => *proposal,
+            Next::Look => {
+                self.turn = Some(self.look_turn());
+                return Ok(());
+            }
+            Next::Nothing => return Ok(()),
+        };
         let commit = proposal.edit.commit;
         let segments = proposal.edit.changes.iter().map(appended).sum();
         self.publishing.segments = segments;
         self.publishing.flush = flush.map(|f| f.last_seq);
         self.line.propose(segments, commit);
+        self.asks.read_begins();
         debug!(
             epoch = %self.term.epoch, version = %proposal.edit.version, %commit, segments,
             last_seq = %proposal.head.last_seq, flushed_seq = ?self.publishing.flush, "commit begins"
@@ -100,13 +122,18 @@ impl Pipeline {
         Ok(())
     }
 
-    fn next_proposal(&self, flush: Option<&Flushed>) -> Result<Proposal, End> {
+    fn next_proposal(&mut self, flush: Option<&Flushed>) -> Result<Next, End> {
         let segments = self.line.ready_front(self.engine.settings.segments_per_commit);
+        let (asked, admitted, doubtful) = self.admit_asks(segments.last().map(AsRef::as_ref));
         let mut changes = Vec::new();
         if !segments.is_empty() {
             changes.push(Change::AppendLog { segments });
         }
         changes.extend(flush.map(Flushed::change));
+        changes.extend(asked);
+        if changes.is_empty() {
+            return Ok(if doubtful { Next::Look } else { Next::Nothing });
+        }
         let edit = Edit {
             version: self.current.manifest.version.next(),
             lineage: self.term.lineage,
@@ -117,17 +144,17 @@ impl Pipeline {
             required_features: Vec::new(),
             extra: Default::default(),
         };
-        propose(&self.current.state, &self.current.manifest, edit, &self.term.authority).map_err(
-            |e| match e {
-                EditError::WrongEpoch { .. } | EditError::WrongLineage { .. } => {
-                    End::Fenced(format!("the head is another writer's: {e}"))
-                }
-                // Nobody but the writer of this epoch may append or flush, so this manifest is not what it should be.
-                other => End::Fenced(format!(
-                    "the manifest does not continue what this writer has written: {other}"
-                )),
-            },
-        )
+        self.publishing.granting = granting(&edit, admitted);
+        let proposal = propose(&self.current.state, &self.current.manifest, edit, &self.term.authority);
+        proposal.map(|p| Next::Commit(Box::new(p))).map_err(|e| match e {
+            EditError::WrongEpoch { .. } | EditError::WrongLineage { .. } => {
+                End::Fenced(format!("the head is another writer's: {e}"))
+            }
+            // Nobody but the writer of this epoch may append or flush, so this manifest is not what it should be.
+            other => {
+                End::Fenced(format!("the manifest does not continue what this writer has written: {other}"))
+            }
+        })
     }
 
     /// The turn has ended: what it means.
@@ -136,28 +163,34 @@ impl Pipeline {
         match result {
             Ok(TurnResult::Commit(committed)) => self.end_commit(*committed),
             Ok(TurnResult::Fold(folded)) => self.end_fold(folded),
+            Ok(TurnResult::Look(looked)) => self.end_look(looked),
             Err(e) => Err(End::Fenced(format!("a commit died: {e}"))),
         }
     }
 
     fn end_commit(&mut self, committed: Committed) -> Result<(), End> {
         let Committed { proposal, resolved, began } = committed;
+        // Whoever is still led after this has installed what the commit read.
+        self.asks.read_ends();
         match resolved {
             Resolved::Committed(state) => {
                 let manifest = Arc::clone(&proposal.manifest);
                 self.install(Loaded { state, manifest, as_of: began })?;
                 self.settle(&proposal);
+                self.grant();
                 Ok(())
             }
             Resolved::CommittedEarlier(loaded) => {
                 self.install(loaded)?;
                 self.settle(&proposal);
+                self.judge_granted();
                 Ok(())
             }
             Resolved::Moved(loaded) => {
                 self.engine.metrics.conflicts.inc();
                 debug!(version = %loaded.manifest.version, commit = %proposal.edit.commit, "the head has moved; proposing again");
                 self.line.unpropose();
+                self.take_back_granted();
                 self.install(loaded)
             }
             // Which of its segments are part of the database is judged with everything else that is in doubt.
@@ -215,6 +248,11 @@ impl Pipeline {
         // Freeing thousands of blocks takes a while; nobody waits for it.
         self.engine.db.env.offload.detach(move || drop(generation));
     }
+}
+
+fn granting(edit: &Edit, admitted: Vec<Admitted>) -> Option<EditInDoubt> {
+    let Edit { version, epoch, commit, .. } = *edit;
+    (!admitted.is_empty()).then_some(EditInDoubt { version, epoch, commit, admitted })
 }
 
 fn appended(change: &Change) -> usize {

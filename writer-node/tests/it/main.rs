@@ -14,5 +14,6 @@ mod flushes;
 mod http;
 mod recovery;
 mod shutdown;
+mod snapshots;
 mod takeover;
 mod world;

@@ -46,6 +46,18 @@ pub(super) fn all() -> Value {
             "caught_up": { "type": "boolean" },
         })),
         "Scan": scan(),
+        "SnapshotRequest": snapshot_request(),
+        "Snapshot": object(&["name", "seq", "position", "created", "expires", "holds_log"], json!({
+            "name": text("its name"),
+            "seq": whole("it holds every mutation up to this one"),
+            "position": text("<epoch>.<seq>, accepted as min_seq"),
+            "created": text("when it was taken, RFC 3339: its reads judge expiry at this instant"),
+            "expires": { "type": ["string", "null"], "description": "some time after this it ends by itself" },
+            "holds_log": { "type": "boolean", "description": "whether the log after it is kept for it too" },
+        })),
+        "Snapshots": object(&["snapshots"], json!({
+            "snapshots": { "type": "array", "items": { "$ref": "#/components/schemas/Snapshot" } },
+        })),
         "Job": object(&["job"], json!({ "job": text("id of the job") })),
         "SetMode": strict(mode_members()),
         "Mode": mode(),
@@ -122,6 +134,16 @@ fn event() -> Value {
         "value_b64": text("the value in base64"),
         "ttl": ttl(),
     }))
+}
+
+fn snapshot_request() -> Value {
+    let mut schema = strict(json!({
+        "name": text("1 to 128 of [A-Za-z0-9._-], beginning with a letter or a digit"),
+        "ttl": ttl(),
+        "holds_log": { "type": "boolean", "description": "keep the log after it too" },
+    }));
+    schema["required"] = json!(["name"]);
+    schema
 }
 
 fn scan() -> Value {

@@ -36,7 +36,7 @@ use super::{
     Authority, Backend, CommitOutcome, CoordinationError, HeadState, Loaded, Proposal, claim, epoch,
 };
 use crate::database::Database;
-use crate::ids::{CommitId, SeqNo, Version};
+use crate::ids::{CommitId, Epoch, SeqNo, Version};
 use crate::manifest::judge::{self, EpochObject, Judgement};
 use crate::manifest::{Change, Edit, EditError, LogTail, Manifest};
 
@@ -129,6 +129,37 @@ pub async fn judge_segment(db: &Database, segment: &LogTail) -> Result<Judgement
     Evidence::gather(db, loaded, segment.id.epoch).await.map(|e| e.judge(segment))
 }
 
+/// Judges an edit that appended nothing, or what it did besides, in the same way: by its commit's id.
+///
+/// # Errors
+/// As [`judge_segment`].
+pub async fn judge_edit(
+    db: &Database,
+    version: Version,
+    made_under: Epoch,
+    commit: CommitId,
+) -> Result<Option<Judgement>, CoordinationError> {
+    let loaded = claim::newest_head(db).await?;
+    Ok(judge_edit_in(&loaded.manifest, version, made_under, commit))
+}
+
+/// What a manifest says of a writer's edit: `Unknown` where a later one may tell, `None` where none ever will, because
+/// who made that version is forgotten.
+#[must_use]
+pub fn judge_edit_in(
+    read: &Manifest,
+    version: Version,
+    made_under: Epoch,
+    commit: CommitId,
+) -> Option<Judgement> {
+    match judge_id(read, version, commit) {
+        Judgement::Unknown if read.version >= version => None,
+        // The transaction compares the epoch, which is gone for good.
+        Judgement::Unknown if read.epoch > made_under => Some(Judgement::NotCommitted),
+        judged => Some(judged),
+    }
+}
+
 /// Asks until the attempt can be judged. `None`: the head is the base, so the identical transaction must be sent again
 /// (it may have been applied to nothing, or may yet be).
 async fn settle(db: &Database, p: &Proposal, fenced: Option<&str>, deadline: Instant) -> Option<Resolved> {
@@ -188,11 +219,7 @@ struct Evidence {
 }
 
 impl Evidence {
-    async fn gather(
-        db: &Database,
-        loaded: Loaded,
-        own: crate::ids::Epoch,
-    ) -> Result<Self, CoordinationError> {
+    async fn gather(db: &Database, loaded: Loaded, own: Epoch) -> Result<Self, CoordinationError> {
         let mut later = None;
         for start in loaded.manifest.epochs.iter().rev().take_while(|e| e.epoch > own) {
             later = epoch::read(db.bucket.as_ref(), start.epoch).await?;

@@ -42,7 +42,7 @@ mod source;
 mod tree;
 mod visible;
 
-pub use rewrite::{Rewrite, RewriteCounts};
+pub use rewrite::{Held, Rewrite, RewriteCounts};
 pub use source::Feed;
 pub use tree::{Merge, Step};
 pub use visible::{Visibility, Visible};

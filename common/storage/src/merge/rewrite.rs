@@ -16,22 +16,41 @@
 //! snapshot and no such version; it goes with the first merge after the snapshot's end.) Above the bottom an expired
 //! row is turned into a delete: it hides just the same, and its value is gone.
 //!
-//! Expiry is judged by the caller's instant, which must be past expiry on every clock that reads.
+//! Expiry is judged by the caller's instant, which must be past expiry on every clock that reads. A snapshot reads at
+//! the instant at which it was taken, for ever: a version that expired since is still seen there, and is expired for
+//! everybody only where it was expired at the instant of every snapshot that needs it.
 
 use crate::ids::{SeqNo, Timestamp};
+use crate::manifest::Snapshot;
 use crate::row::{RowRef, ValueRef};
+
+/// A snapshot as a rewrite sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Held {
+    /// The newest number it sees.
+    pub seq: SeqNo,
+    /// The instant at which it judges expiry.
+    pub instant: Timestamp,
+}
+
+impl From<&Snapshot> for Held {
+    fn from(s: &Snapshot) -> Self {
+        Self { seq: s.seq, instant: s.created }
+    }
+}
 
 /// Decides, version by version, what a compaction writes again. Rows are judged in a forward merge's order.
 ///
 /// ```
 /// use isle_storage::ids::{SeqNo, Timestamp};
-/// use isle_storage::merge::Rewrite;
+/// use isle_storage::merge::{Held, Rewrite};
 /// use isle_storage::row::{RowRef, ValueRef};
 ///
 /// let row = |seq| RowRef {
 ///     key: b"k", seq: SeqNo(seq), time: Timestamp(0), expires: None, value: ValueRef::Put(b"v"),
 /// };
-/// let mut rewrite = Rewrite::new(&[SeqNo(15), SeqNo(9), SeqNo(5)], true, None);
+/// let held = [15, 9, 5].map(|seq| Held { seq: SeqNo(seq), instant: Timestamp(0) });
+/// let mut rewrite = Rewrite::new(&held, true, None);
 /// let kept: Vec<u64> = [20, 14, 12, 7, 3].into_iter().filter(|seq| rewrite.keep(&row(*seq))).collect();
 /// assert_eq!(kept, [20, 14, 7, 3]);
 /// assert_eq!(rewrite.counts().superseded, 1);
@@ -40,7 +59,7 @@ use crate::row::{RowRef, ValueRef};
 #[derive(Debug, Clone)]
 pub struct Rewrite {
     /// Ascending.
-    snapshots: Vec<SeqNo>,
+    snapshots: Vec<Held>,
     bottom: bool,
     drop_expired_before: Option<Timestamp>,
     /// Key and number of the version judged last.
@@ -74,10 +93,11 @@ enum Verdict {
 }
 
 impl Rewrite {
-    /// A policy for inputs beneath which nothing lies where `bottom`. `snapshots` are every sequence number that is
-    /// held, in any order. A row whose expiry is at or before `drop_expired_before` is expired for every reader.
+    /// A policy for inputs beneath which nothing lies where `bottom`. `snapshots` are all that are
+    /// held, in any order. A row whose expiry is at or before `drop_expired_before` is expired for everybody who reads the
+    /// present.
     #[must_use]
-    pub fn new(snapshots: &[SeqNo], bottom: bool, drop_expired_before: Option<Timestamp>) -> Self {
+    pub fn new(snapshots: &[Held], bottom: bool, drop_expired_before: Option<Timestamp>) -> Self {
         let mut snapshots = snapshots.to_vec();
         snapshots.sort_unstable();
         Self {
@@ -127,12 +147,14 @@ impl Rewrite {
     fn verdict(&mut self, row: &RowRef<'_>) -> Verdict {
         self.counts.judged += 1;
         let newer = self.meet(row);
-        if let Some(newer) = newer.filter(|newer| !self.snapshot_within(row.seq, *newer)) {
+        let needed_by = self.needed_by(row.seq, newer);
+        let expired = self.drop_expired_before.is_some_and(|instant| row.is_expired(instant))
+            && needed_by.iter().all(|s| row.is_expired(s.instant));
+        if let Some(newer) = newer.filter(|_| needed_by.is_empty()) {
             self.counts.superseded += 1;
             self.history_floor = self.history_floor.max(newer);
             return Verdict::Drop;
         }
-        let expired = self.drop_expired_before.is_some_and(|instant| row.is_expired(instant));
         let hides = expired || row.is_delete();
         if hides && self.bottom && !self.snapshot_below(row.seq) {
             let dropped = if row.is_delete() {
@@ -162,13 +184,15 @@ impl Rewrite {
         newer
     }
 
-    /// Whether a snapshot lies at or above `seq` and below `newer`.
-    fn snapshot_within(&self, seq: SeqNo, newer: SeqNo) -> bool {
-        let at = self.snapshots.partition_point(|s| *s < seq);
-        self.snapshots.get(at).is_some_and(|s| *s < newer)
+    /// The snapshots at or above `seq` and below `newer`, if there is a newer version.
+    fn needed_by(&self, seq: SeqNo, newer: Option<SeqNo>) -> &[Held] {
+        let from = self.snapshots.partition_point(|s| s.seq < seq);
+        let to =
+            newer.map_or(self.snapshots.len(), |newer| self.snapshots.partition_point(|s| s.seq < newer));
+        self.snapshots.get(from..to).unwrap_or_default()
     }
 
     fn snapshot_below(&self, seq: SeqNo) -> bool {
-        self.snapshots.first().is_some_and(|s| *s < seq)
+        self.snapshots.first().is_some_and(|s| s.seq < seq)
     }
 }

@@ -1,11 +1,11 @@
 //! Merges equal a sorted list, whatever the sources; what a read sees and what a compaction keeps equal a model.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use isle_storage::format::Compression;
 use isle_storage::ids::{SeqNo, Timestamp};
-use isle_storage::merge::{Direction, Feed, Merge, Rewrite, Step, Visibility, Visible};
+use isle_storage::merge::{Direction, Feed, Held, Merge, Rewrite, Step, Visibility, Visible};
 use isle_storage::row::{Row, Value};
 use isle_storage::sst::TableOptions;
 use proptest::prelude::*;
@@ -195,26 +195,28 @@ proptest! {
     #[test]
     fn a_rewrite_is_invisible_and_complete(
         rows in any_rows(120),
-        snapshots in proptest::collection::btree_set(0u64..125, 0..5),
+        snapshots in proptest::collection::btree_set((0u64..125, -150i64..350), 0..5),
         (beneath, above) in (0u64..60, 60u64..130),
         is_bottom: bool,
         horizon in proptest::option::of(-150i64..350),
         later in 0i64..100,
     ) {
         let beneath = if is_bottom { 0 } else { beneath };
-        let snapshots: BTreeSet<SeqNo> = snapshots.into_iter().map(SeqNo).collect();
+        let held = |(seq, at): (u64, i64)| Held { seq: SeqNo(seq), instant: Timestamp(EPOCH_TIME + at) };
+        let snapshots: Vec<Held> = snapshots.into_iter().map(held).collect();
         let inputs: Vec<Row> = rows.iter().filter(|r| (beneath + 1..=above).contains(&r.seq.0)).cloned().collect();
         let others: Vec<Row> = rows.iter().filter(|r| !(beneath + 1..=above).contains(&r.seq.0)).cloned().collect();
         let horizon = horizon.map(|h| Timestamp(EPOCH_TIME + h));
-        let mut rewrite = Rewrite::new(&snapshots.iter().copied().collect::<Vec<_>>(), is_bottom, horizon);
+        let mut rewrite = Rewrite::new(&snapshots, is_bottom, horizon);
         let kept: Vec<Row> = inputs.iter().filter_map(|r| rewrite.judge(r.as_ref()).map(|r| r.to_row())).collect();
 
         let before = [inputs.clone(), others.clone()].concat();
         let after = [kept.clone(), others].concat();
         let now = horizon.map_or(Timestamp(EPOCH_TIME), |h| Timestamp(h.0 + later));
-        for max_seq in snapshots.iter().copied().chain([SeqNo(u64::MAX)]) {
-            let at = Visibility { max_seq, now };
-            prop_assert_eq!(seen(&after, at), seen(&before, at), "at {}", max_seq);
+        // A snapshot reads at the instant at which it was taken, also when that is long past.
+        let held = snapshots.iter().map(|s| Visibility { max_seq: s.seq, now: s.instant });
+        for at in held.chain([Visibility { max_seq: SeqNo(u64::MAX), now }]) {
+            prop_assert_eq!(seen(&after, at), seen(&before, at), "at {:?}", at);
         }
         let counts = rewrite.counts();
         prop_assert_eq!(counts.judged, inputs.len() as u64);
@@ -295,8 +297,27 @@ fn an_expired_row_above_the_bottom_becomes_a_delete() {
 fn a_delete_at_the_bottom_stays_while_a_snapshot_beneath_it_is_held() {
     let delete =
         Row { key: "k".into(), seq: SeqNo(4), time: Timestamp(3), expires: None, value: Value::Delete };
-    for (snapshots, kept) in [(vec![SeqNo(3)], true), (vec![SeqNo(4), SeqNo(9)], false), (vec![], false)] {
-        let mut rewrite = Rewrite::new(&snapshots, true, None);
+    for (snapshots, kept) in [(vec![3], true), (vec![4, 9], false), (vec![], false)] {
+        let held: Vec<Held> =
+            snapshots.iter().map(|s| Held { seq: SeqNo(*s), instant: Timestamp(3) }).collect();
+        let mut rewrite = Rewrite::new(&held, true, None);
         assert_eq!(rewrite.keep(&delete.as_ref()), kept, "{snapshots:?}");
+    }
+}
+
+/// A snapshot reads at the instant at which it was taken: what expired since is still seen there, value and all.
+#[test]
+fn a_row_that_expired_after_a_snapshot_was_taken_stays_for_it() {
+    let expires = Some(Timestamp(10));
+    let row =
+        Row { key: "k".into(), seq: SeqNo(4), time: Timestamp(3), expires, value: Value::Put("v".into()) };
+    for bottom in [false, true] {
+        let judge = |instant| {
+            let held = [Held { seq: SeqNo(6), instant: Timestamp(instant) }];
+            let mut rewrite = Rewrite::new(&held, bottom, Some(Timestamp(99)));
+            rewrite.judge(row.as_ref()).map(|r| r.to_row())
+        };
+        assert_eq!(judge(9), Some(row.clone()), "taken before it expired");
+        assert_ne!(judge(10), Some(row.clone()), "taken when it had expired");
     }
 }

@@ -70,8 +70,6 @@ async fn mistakes_are_named() {
         (Method::PUT, "/v1/kv/a?ack=paper", vec![], 400, "invalid_request"),
         (Method::PUT, "/v1/kv/a", big.clone(), 413, "value_too_large"),
         (Method::DELETE, "/v1/kv/a?ttl=1s", vec![], 400, "unknown_parameter"),
-        (Method::POST, "/v1/snapshots", vec![], 400, "unsupported"),
-        (Method::DELETE, "/v1/snapshots/s", vec![], 400, "unsupported"),
         (Method::POST, "/v1/kv/a", vec![], 405, "method_not_allowed"),
         (Method::GET, "/v1/scan", vec![], 404, "unknown_endpoint"),
     ] {

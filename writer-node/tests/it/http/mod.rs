@@ -4,6 +4,7 @@ mod bulk;
 mod forward;
 mod ingest;
 mod kv;
+mod snapshots;
 
 use std::sync::Arc;
 use std::time::Duration;
