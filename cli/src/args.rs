@@ -44,6 +44,10 @@ pub(crate) enum Command {
     Stress(StressArgs),
     /// Rebuild the head from the bucket alone, after coordination was lost or set back to an older copy.
     Recover(RecoverArgs),
+    /// Copy the database to another store, verified, while it is in use; list and verify such copies.
+    Backup(crate::backup::BackupArgs),
+    /// Make a database of a backup, in an empty prefix.
+    Restore(crate::backup::RestoreArgs),
     /// Measured workloads.
     Bench(BenchArgs),
 }

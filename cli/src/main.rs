@@ -1,13 +1,16 @@
 //! The `isle` command.
 
 mod args;
+mod backup;
 mod bench;
+mod command;
 mod dump;
 mod kv;
 mod load;
 mod mode;
 mod nodes;
 mod output;
+mod place;
 mod recover;
 mod snapshot;
 mod status;
@@ -18,7 +21,7 @@ mod verify;
 
 use std::process::ExitCode;
 
-use args::{Cli, Command};
+use args::Cli;
 use clap::Parser;
 use output::Failure;
 
@@ -31,25 +34,7 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(e) => return output::report(&Failure::new(format!("the runtime cannot start: {e}"))),
     };
-    let result = runtime.block_on(async {
-        match cli.command {
-            Command::Up(args) => up::up(args).await,
-            Command::Put(args) => kv::put(args).await,
-            Command::Get(args) => kv::get(args).await,
-            Command::Delete(args) => kv::delete(args).await,
-            Command::Scan(args) => kv::scan(args).await,
-            Command::Snapshot(args) => snapshot::snapshot(args).await,
-            Command::Tail(args) => tail::tail(args).await,
-            Command::Load(args) => load::load(args).await,
-            Command::Status(args) => status::status(args).await,
-            Command::Mode(args) => mode::mode(args).await,
-            Command::Dump(args) => dump::dump(args).await,
-            Command::Verify(args) => verify::verify(args).await,
-            Command::Stress(args) => stress::stress(args).await,
-            Command::Recover(args) => recover::recover(args).await,
-            Command::Bench(args) => bench::run(args).await.map_err(Failure::new),
-        }
-    });
+    let result = runtime.block_on(command::run(cli.command));
     runtime.shutdown_background();
     match result {
         Ok(()) => ExitCode::SUCCESS,

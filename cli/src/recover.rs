@@ -3,29 +3,13 @@
 //! Looks around, decides, shows the plan, and carries it out; what it is doing goes to standard error, the plan and what
 //! came of it to standard output. `--dry-run` stops before the first write.
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use isle_node::{NodeEnvironment, coordination_settings};
-use isle_service::config::{
-    CoordinationSettings as CoordinationSection, Layers, ServerSettings, StoreSettings as StoreSection,
-};
-use isle_service::server::HttpMetrics;
-use isle_service::shell::OpenError;
 use isle_storage::coordination::recover::{self, Consent, Findings, Fresh, Plan, Step};
-use isle_storage::coordination::{self, Coordination, CoordinationError};
-use isle_storage::environment::Environment;
 use isle_storage::ids::{CommitId, Incarnation, Lineage};
-use isle_storage::object::Bucket;
 use serde_json::{Value, json};
-use tokio::time::Instant;
 
 use crate::args::RecoverArgs;
-use crate::dump::store_url;
 use crate::output::{self, Failure};
-
-/// Pause between attempts to reach the store and the service.
-const PAUSE: Duration = Duration::from_millis(500);
+use crate::place::{Failed, Place};
 
 /// How many adopted segments the text names.
 const MOST_NAMED: usize = 5;
@@ -38,9 +22,9 @@ pub(crate) async fn recover(args: RecoverArgs) -> Result<(), Failure> {
              --old-coordination-is-stopped. (--dry-run shows what would be done, and changes nothing)",
         ));
     }
-    let place = Place::of(&args)?;
-    let found = place.survey().await?;
-    let env = &place.environment.env;
+    let place = Place::of(args.store.as_deref(), args.coordination, args.database, args.config.as_deref())?;
+    let found = look_around(&place).await?;
+    let env = place.env();
     let fresh = Fresh {
         lineage: Lineage(env.entropy.next_u128()),
         incarnation: Incarnation(env.entropy.next_u64()),
@@ -52,7 +36,7 @@ pub(crate) async fn recover(args: RecoverArgs) -> Result<(), Failure> {
         output::write(text(&found, &plan, &place.store.url).as_bytes())?;
     }
     if !args.dry_run {
-        place.carry_out(&plan).await?;
+        carry_out(&place, &plan).await?;
     }
     match (args.json, args.dry_run) {
         (true, dry) => output::line(&json_of(&found, &plan, dry).to_string()),
@@ -64,122 +48,20 @@ pub(crate) async fn recover(args: RecoverArgs) -> Result<(), Failure> {
     }
 }
 
-/// The database as settings, with its store and its coordination once they are open.
-struct Place {
-    environment: NodeEnvironment,
-    store: StoreSection,
-    coordination: CoordinationSection,
-    patience: Duration,
+/// Looks around, waiting a while for a store or a service that cannot be reached.
+async fn look_around(place: &Place) -> Result<Findings, Failure> {
+    place
+        .patiently(async || {
+            let (bucket, coordination) = place.open().await?;
+            Ok(recover::survey(&bucket, &coordination, place.env(), &place.store.database, &show).await?)
+        })
+        .await
 }
 
-impl Place {
-    /// File, environment and flags, in this order.
-    fn of(args: &RecoverArgs) -> Result<Self, Failure> {
-        let vars =
-            std::env::vars_os().filter_map(|(n, v)| Some((n.into_string().ok()?, v.into_string().ok()?)));
-        let usage = |e: &dyn std::fmt::Display| Failure::usage(e.to_string());
-        let mut layers = Layers::read(args.config.as_deref(), vars).map_err(|e| usage(&e))?;
-        let store = args.store.as_deref().map(store_url).transpose()?;
-        for (flag, path, value) in [
-            ("--store", "store.url", store),
-            ("--database", "store.database", args.database.clone()),
-            ("--coordination", "coordination.url", args.coordination.clone()),
-        ] {
-            if let Some(value) = value {
-                layers.set_flag(flag, path, value);
-            }
-        }
-        let store: StoreSection = layers.section("store").map_err(|e| usage(&e))?;
-        let coordination: CoordinationSection = layers.section("coordination").map_err(|e| usage(&e))?;
-        let server: ServerSettings = layers.section("server").map_err(|e| usage(&e))?;
-        if store.url.is_empty() {
-            return Err(Failure::usage(
-                "no store: give --store URL (file:///path, s3://bucket/prefix, gs://…, az://…)",
-            ));
-        }
-        coordination_settings(&coordination).validate().map_err(|lines| Failure::usage(lines.join("\n")))?;
-        let (environment, _) = NodeEnvironment::system("isle", &store.database, &HttpMetrics::new());
-        Ok(Self { environment, store, coordination, patience: server.startup_timeout })
-    }
-
-    fn env(&self) -> &Environment {
-        &self.environment.env
-    }
-
-    async fn open(&self) -> Result<(Arc<dyn Bucket>, Arc<dyn Coordination>), Failed> {
-        let bucket = self.environment.store(&self.store)?.bucket;
-        let told = coordination_settings(&self.coordination);
-        let database = &self.store.database;
-        let coordination = coordination::connect(&told, database, Arc::clone(&bucket), self.env()).await?;
-        Ok((bucket, coordination))
-    }
-
-    /// Looks around, waiting a while for a store or a service that cannot be reached.
-    async fn survey(&self) -> Result<Findings, Failure> {
-        let deadline = Instant::now() + self.patience;
-        loop {
-            let looked = async {
-                let (bucket, coordination) = self.open().await?;
-                Ok(recover::survey(&bucket, &coordination, self.env(), &self.store.database, &show).await?)
-            };
-            match looked.await {
-                Err(Failed::Passing(why)) if Instant::now() < deadline => {
-                    output::note(&format!("waiting: {why}"));
-                    tokio::time::sleep(PAUSE).await;
-                }
-                Err(Failed::Passing(why)) => return Err(Failure::new(why)),
-                Err(Failed::Refused(failure)) => return Err(failure),
-                Ok(found) => return Ok(found),
-            }
-        }
-    }
-
-    async fn carry_out(&self, plan: &Plan) -> Result<(), Failure> {
-        let (bucket, coordination) = self.open().await.map_err(Failed::into_failure)?;
-        recover::carry_out(&bucket, &coordination, self.env(), plan, &show).await?;
-        Ok(())
-    }
-}
-
-/// Why a look around failed.
-enum Failed {
-    /// It may be tried again.
-    Passing(String),
-    /// It may not.
-    Refused(Failure),
-}
-
-impl Failed {
-    fn into_failure(self) -> Failure {
-        match self {
-            Self::Passing(why) => Failure::new(why),
-            Self::Refused(failure) => failure,
-        }
-    }
-}
-
-impl From<OpenError> for Failed {
-    fn from(e: OpenError) -> Self {
-        match e {
-            OpenError::Passing(why) => Self::Passing(why),
-            OpenError::Refused(refusal) => Self::Refused(Failure::with_exit(refusal.exit, refusal.message)),
-        }
-    }
-}
-
-impl From<CoordinationError> for Failed {
-    fn from(e: CoordinationError) -> Self {
-        match e {
-            e if e.is_passing() => Self::Passing(e.to_string()),
-            CoordinationError::NotFound(place) => Self::Refused(Failure::usage(format!(
-                "{place} has no isle.json: there is no database to recover (is this the database's own prefix?)"
-            ))),
-            e => {
-                let refusal = isle_node::refusal(&e);
-                Self::Refused(Failure::with_exit(refusal.exit, refusal.message))
-            }
-        }
-    }
+async fn carry_out(place: &Place, plan: &Plan) -> Result<(), Failure> {
+    let (bucket, coordination) = place.open().await.map_err(Failed::into_failure)?;
+    recover::carry_out(&bucket, &coordination, place.env(), plan, &show).await?;
+    Ok(())
 }
 
 /// One line of progress.

@@ -3,7 +3,7 @@
 //! The folder tree mirrors what lies in the bucket. Pure modules (bytes in, bytes out; no I/O, no clock, no
 //! randomness): [`ids`], [`row`], [`names`], [`format`], [`log`], [`sst`], [`manifest`], [`merge`]. Modules that touch
 //! the world: [`object`] (the only place that names the `object_store` crate), [`coordination`] (the only place that
-//! names `etcd-client`), [`environment`], [`verify`]. [`watch`] is a channel whose order is a matter of the program alone.
+//! names `etcd-client`), [`environment`], [`verify`], [`transfer`]. [`watch`] is a channel whose order is a matter of the program alone.
 
 pub mod coordination;
 pub mod database;
@@ -18,5 +18,6 @@ pub mod object;
 pub mod row;
 pub mod sabotage;
 pub mod sst;
+pub mod transfer;
 pub mod verify;
 pub mod watch;

@@ -299,6 +299,31 @@ pub fn identity() -> ObjectPath {
     ObjectPath::built("isle.json".to_owned())
 }
 
+/// `backup/<n:010>.json`, the record of a finished backup, in a store of its own.
+#[must_use]
+pub fn backup(number: u64) -> ObjectPath {
+    ObjectPath::built(format!("backup/{number:010}.json"))
+}
+
+/// The number of a backup's record; `None` where the path is none.
+#[must_use]
+pub fn parse_backup(path: &str) -> Option<u64> {
+    let number = path.strip_prefix("backup/")?.strip_suffix(".json")?.parse().ok()?;
+    (backup(number).as_str() == path).then_some(number)
+}
+
+/// `backup/<n:010>-<nonce>-manifest`, the manifest that a backup holds.
+#[must_use]
+pub fn backup_manifest(number: u64, nonce: u64) -> ObjectPath {
+    ObjectPath::built(format!("backup/{number:010}-{nonce:016x}-manifest"))
+}
+
+/// `restore.json`, the mark of an unfinished restore.
+#[must_use]
+pub fn restore_mark() -> ObjectPath {
+    ObjectPath::built("restore.json".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -322,12 +347,16 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshots_name_stands_in_urls_as_it_is() {
+    fn snapshots_and_backups_have_names_that_parse_back() {
         for good in ["a", "0", "nightly-2026.01.02_x"] {
             assert_eq!(check_snapshot(good), Ok(()));
         }
         for bad in ["", ".", "-a", "a/b", "a b", "ä"] {
             assert!(check_snapshot(bad).is_err(), "{bad}");
+        }
+        assert_eq!(parse_backup(backup(12).as_str()), Some(12));
+        for other in ["backup/12.json", backup_manifest(12, 1).as_str(), "backup/x.json"] {
+            assert_eq!(parse_backup(other), None, "{other}");
         }
     }
 }

@@ -122,6 +122,24 @@ pub async fn read(bucket: &dyn Bucket, name: &str, backend: Backend) -> Result<I
     Ok(found)
 }
 
+/// Writes the identity of a database whose head was put there by other means than a creation. Finding the same is fine.
+///
+/// # Errors
+/// `WrongDatabase` where another one stands there, which is left alone; the store's.
+pub async fn write(bucket: &dyn Bucket, identity: &Identity) -> Result<(), CoordinationError> {
+    let path = names::identity();
+    let mut json = serde_json::to_vec_pretty(identity)
+        .map_err(|e| CoordinationError::Damaged(format!("{path} could not be written as JSON: {e}")))?;
+    json.push(b'\n');
+    match write_once(bucket, &path, &json.into()).await? {
+        Written::Ours => Ok(()),
+        Written::Other(_) => Err(CoordinationError::WrongDatabase(format!(
+            "{} has an isle.json of another database",
+            bucket.url()
+        ))),
+    }
+}
+
 async fn read_identity(bucket: &dyn Bucket) -> Result<Option<Identity>, CoordinationError> {
     let path = names::identity();
     let Some(bytes) = get_if_there(bucket, &path).await? else { return Ok(None) };
@@ -286,8 +304,8 @@ impl Opening<'_> {
                 Box::pin(self.existing(identity, &OpenMode::CreateIfMissing(compaction.clone()))).await
             }
             None => Err(CoordinationError::Refused(format!(
-                "{} holds objects of a database but no isle.json: it was removed, or this is not the database's own \
-                 prefix. Nothing was changed",
+                "{} holds objects of a database but no isle.json: it was removed, this is not the database's own prefix, \
+                 or a restore has not come to its end (run it again). Nothing was changed",
                 self.bucket.url()
             ))),
         }
@@ -316,8 +334,12 @@ impl Opening<'_> {
         }
     }
 
-    /// Whether nothing lies in the prefix but what an unfinished creation leaves behind.
+    /// Whether nothing lies in the prefix but what an unfinished creation leaves behind. A restore marks it before it
+    /// copies the first object.
     async fn holds_only_a_creation(&self) -> Result<bool, CoordinationError> {
+        if get_if_there(self.bucket, &names::restore_mark()).await?.is_some() {
+            return Ok(false);
+        }
         for folder in ["log", "table", "blob"] {
             if self.bucket.list(folder).try_next().await?.is_some() {
                 return Ok(false);

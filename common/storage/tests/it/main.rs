@@ -21,4 +21,5 @@ mod object;
 mod rows;
 mod salvage;
 mod tables;
+mod transfer;
 mod verify;

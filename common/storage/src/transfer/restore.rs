@@ -1,0 +1,222 @@
+//! A database made of a backup: see the head of this folder.
+
+use std::sync::Arc;
+
+use futures::TryStreamExt;
+use serde::{Deserialize, Serialize};
+
+use super::backup::put_once;
+use super::copy::{self, Route, Task};
+use super::record::{BackupRecord, read_manifest};
+use super::{Progress, Step, TransferError, parcel};
+use crate::coordination::identity::{self, Identity};
+use crate::coordination::lineage::{self, LineageObject};
+use crate::coordination::{Coordination, Loaded, checkpoint, sealed};
+use crate::environment::Environment;
+use crate::ids::{CommitId, DatabaseId, Lineage};
+use crate::manifest::{Manifest, check};
+use crate::names;
+use crate::object::Bucket;
+
+const KIND: &str = "restore";
+
+/// What an unfinished restore has left in the prefix.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Mark {
+    /// The database that is restored.
+    database: DatabaseId,
+    /// The backup.
+    backup: u64,
+    /// CRC32C of its manifest.
+    manifest: u32,
+    /// The name the database gets.
+    name: String,
+    /// The history it begins.
+    lineage: Lineage,
+}
+
+/// A database that was restored.
+#[derive(Debug, Clone)]
+pub struct Restored {
+    /// Its head.
+    pub loaded: Loaded,
+    /// Objects copied by this run; others were there from an interrupted one.
+    pub copied: usize,
+    /// Their bytes.
+    pub copied_bytes: u64,
+}
+
+/// Where a database is to be made.
+#[derive(Debug, Clone)]
+pub struct Place<'a> {
+    /// Its prefix, which must be empty.
+    pub bucket: &'a Arc<dyn Bucket>,
+    /// Its coordination, which must have no head of it.
+    pub coordination: &'a Arc<dyn Coordination>,
+    /// Clock, randomness.
+    pub env: &'a Environment,
+    /// Its name.
+    pub name: &'a str,
+}
+
+/// Restores the backup `record` of the store `from` into an empty prefix, every byte verified.
+///
+/// # Errors
+/// [`TransferError`]; run again it goes on where it was.
+pub async fn restore(
+    from: &Arc<dyn Bucket>,
+    record: &BackupRecord,
+    place: Place<'_>,
+    progress: Progress<'_>,
+) -> Result<Restored, TransferError> {
+    identity::check_name(place.name)?;
+    if copy::same_place(from, place.bucket) {
+        return Err(TransferError::Refused(format!("{} is where the backup lies", from.url())));
+    }
+    let source = read_manifest(from.as_ref(), record).await?;
+    let mark = place.mark(record).await?;
+    place.coordination.prepare_to_write().await?;
+    let manifest = of_a_new_history(source, mark.lineage, place.env)?;
+    if !place.coordination.exists().await? {
+        let (copied, copied_bytes) = place.fill(from, record, &manifest, progress).await?;
+        place.found(record, &manifest, progress).await?;
+        let loaded = place.finish(record, &manifest).await?;
+        return Ok(Restored { loaded, copied, copied_bytes });
+    }
+    let loaded = place.finish(record, &manifest).await?;
+    Ok(Restored { loaded, copied: 0, copied_bytes: 0 })
+}
+
+/// The same rows under another history. What was retired was not copied, and whoever had a claim had it there.
+fn of_a_new_history(
+    mut manifest: Manifest,
+    lineage: Lineage,
+    env: &Environment,
+) -> Result<Manifest, TransferError> {
+    manifest.lineage = lineage;
+    manifest.retired.clear();
+    manifest.jobs.clear();
+    manifest.recent.clear();
+    manifest.recent.push((manifest.version, CommitId(env.entropy.next_u64())));
+    check::whole(&manifest).map_err(|v| TransferError::Damaged {
+        object: "the backup's manifest".to_owned(),
+        why: v.to_string(),
+    })?;
+    Ok(manifest)
+}
+
+impl Place<'_> {
+    /// The mark that this restore has left, or leaves now in an empty prefix.
+    async fn mark(&self, record: &BackupRecord) -> Result<Mark, TransferError> {
+        let (path, url) = (names::restore_mark(), self.bucket.url());
+        let drawn = Mark {
+            database: record.database,
+            backup: record.number,
+            manifest: record.manifest.crc,
+            name: self.name.to_owned(),
+            lineage: Lineage(self.env.entropy.next_u128()),
+        };
+        match self.bucket.get(&path).await {
+            Ok(bytes) => {
+                let found: Mark = sealed::open(KIND, path.as_str(), &bytes)?;
+                let same = Mark { lineage: found.lineage, ..drawn };
+                if found == same {
+                    return Ok(found);
+                }
+                return Err(TransferError::Refused(format!(
+                    "{url} holds an unfinished restore of backup {} of database {} as {:?}: finish that one, or empty \
+                     the prefix",
+                    found.backup, found.database, found.name
+                )));
+            }
+            Err(e) if e.is_not_found() => {}
+            Err(e) => return Err(TransferError::Store(e)),
+        }
+        if let Some(object) = self.bucket.list("").try_next().await.map_err(TransferError::Store)? {
+            return Err(TransferError::Refused(format!(
+                "{url} is not empty ({} is there): a restore needs an empty prefix. Nothing was changed",
+                object.path
+            )));
+        }
+        if self.coordination.exists().await? {
+            return Err(TransferError::Refused(format!(
+                "{} has a head of a database {:?} already: use another name, or another coordination. Nothing was \
+                 changed",
+                self.coordination.describe(),
+                self.name
+            )));
+        }
+        put_once(self.bucket.as_ref(), &path, sealed::seal(KIND, &drawn)?).await?;
+        Ok(drawn)
+    }
+
+    /// Copies every object, and checks those that an interrupted run has left.
+    async fn fill(
+        &self,
+        from: &Arc<dyn Bucket>,
+        record: &BackupRecord,
+        manifest: &Manifest,
+        progress: Progress<'_>,
+    ) -> Result<(usize, u64), TransferError> {
+        let there = copy::listed(self.bucket.as_ref()).await?;
+        let mut tasks = Vec::new();
+        for item in parcel(manifest) {
+            let recorded = record.objects.iter().find(|o| o.path == item.path && o.len == item.len);
+            let Some(recorded) = recorded else {
+                return Err(TransferError::Damaged {
+                    object: names::backup(record.number).to_string(),
+                    why: format!("it lacks {}, which its manifest names", item.path),
+                });
+            };
+            let there = there.get(item.path.as_str()) == Some(&item.len);
+            tasks.push(Task { item, crc: Some(recorded.crc), there });
+        }
+        let fresh = || tasks.iter().filter(|t| !t.there).map(|t| t.item.len);
+        let (copied, copied_bytes) = (fresh().count(), fresh().sum());
+        progress(Step::Begins { objects: copied, bytes: copied_bytes, present: tasks.len() - copied });
+        let route = Route { from: from.as_ref(), to: self.bucket.as_ref(), env: self.env };
+        copy::copy(route, tasks, progress).await?;
+        Ok((copied, copied_bytes))
+    }
+
+    /// Lineages, checkpoint, head: in this order, so that a head never names what is not there.
+    async fn found(
+        &self,
+        record: &BackupRecord,
+        manifest: &Manifest,
+        progress: Progress<'_>,
+    ) -> Result<(), TransferError> {
+        let bucket = self.bucket.as_ref();
+        for old in &record.lineages {
+            lineage::write(bucket, old).await?;
+        }
+        let number = record.lineages.len() as u64 + 1;
+        let (database, lineage) = (manifest.database, manifest.lineage);
+        lineage::write(bucket, &LineageObject { database, number, lineage }).await?;
+        let written = checkpoint::write_verified(bucket, self.env, manifest).await?;
+        progress(Step::Wrote(written.path.to_string()));
+        self.coordination.bootstrap(manifest, &written).await?;
+        Ok(())
+    }
+
+    /// The head is there: makes sure that it is this restore's, then gives the prefix its identity.
+    async fn finish(&self, record: &BackupRecord, manifest: &Manifest) -> Result<Loaded, TransferError> {
+        let loaded = self.coordination.load().await?;
+        if loaded.manifest.lineage != manifest.lineage || loaded.manifest.database != manifest.database {
+            return Err(TransferError::Refused(format!(
+                "{} has a head of another database under this name",
+                self.coordination.describe()
+            )));
+        }
+        let identity = Identity {
+            database: manifest.database,
+            name: self.name.to_owned(),
+            format: identity::FORMAT,
+            backend: self.coordination.backend(),
+            lineage: record.lineages.first().map_or(manifest.lineage, |l| l.lineage),
+        };
+        identity::write(self.bucket.as_ref(), &identity).await?;
+        self.bucket.delete(&names::restore_mark()).await.map_err(TransferError::Store)?;
+        Ok(loaded)
+    }
+}
