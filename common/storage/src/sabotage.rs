@@ -26,6 +26,8 @@ pub enum Rule {
     MissingHeadIsRefused,
     /// A merged run takes the place of its inputs.
     MergeInPlace,
+    /// A merge keeps what snapshots see.
+    MergeForSnapshots,
     /// A page of the tail is delivered once.
     DeliverOnce,
 }

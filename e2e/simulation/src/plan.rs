@@ -86,6 +86,8 @@ pub struct Plan {
     pub reading: usize,
     /// How many consume.
     pub consuming: usize,
+    /// How many take snapshots, read at them and drop them.
+    pub holding: usize,
     /// How many keys there are.
     pub keys: u64,
     /// How long a lease lives.
@@ -121,6 +123,7 @@ impl Plan {
             writing: rng.between(2, 4) as usize,
             reading: rng.between(1, 3) as usize,
             consuming: rng.between(1, 2) as usize,
+            holding: 0,
             keys: rng.between(3, 24),
             lease: rng.between(600, 2_500) * MILLI,
             retries: rng.per_mille(500),
@@ -131,6 +134,7 @@ impl Plan {
             steps: Vec::new(),
         };
         plan.draw_steps(&mut rng);
+        plan.holding = rng.between(0, 2) as usize;
         plan
     }
 

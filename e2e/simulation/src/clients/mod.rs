@@ -1,6 +1,7 @@
 //! The clients: they write, read and consume over addresses, and record what they asked and what they were told.
 
 mod consume;
+mod hold;
 mod read;
 mod write;
 
@@ -108,6 +109,14 @@ impl Clients {
         }
         for i in 0..plan.reading {
             self.spawn(format!("reading-{i}"), &mut rng, Client::read_on);
+        }
+        for i in 0..plan.holding {
+            self.writing.fetch_add(1, Ordering::Relaxed);
+            let writing = Arc::clone(&self.writing);
+            self.spawn(format!("holding-{i}"), &mut rng, |client| async move {
+                client.hold_on().await;
+                writing.fetch_sub(1, Ordering::Relaxed);
+            });
         }
         for (i, reader) in self.readers.iter().enumerate() {
             let reader = Arc::clone(reader);

@@ -16,6 +16,16 @@ use crate::roles::Seat;
 
 const PATIENCE: Duration = Duration::from_secs(6);
 
+/// A snapshot that a client holds.
+#[derive(Debug, Clone)]
+pub(super) struct Held {
+    pub(super) name: Name,
+    /// The instant at which its reads judge expiry.
+    pub(super) created: i64,
+    /// Whether it must be there.
+    pub(super) for_sure: bool,
+}
+
 /// A whole page answered: its rows, the view, where the next page begins, when expiry was judged.
 type Answer = (Vec<SeenRow>, u64, Option<PageToken>, Span);
 
@@ -28,12 +38,12 @@ impl Client {
             let at = self.rng.below(self.shared.readers.len() as u64) as usize;
             let reader = Arc::clone(&self.shared.readers[at]);
             match self.rng.below(10) {
-                0..=4 => self.get(&reader, 1).await,
+                0..=4 => self.get(&reader, 1, None).await,
                 5..=6 => {
                     let n = self.rng.between(2, 5);
-                    self.get(&reader, n).await;
+                    self.get(&reader, n, None).await;
                 }
-                _ => self.scan(&reader).await,
+                _ => self.scan(&reader, None).await,
             }
             let pause = self.rng.between(1, 10) * self.rng.between(1, 12);
             sleep(Duration::from_millis(pause)).await;
@@ -58,7 +68,11 @@ impl Client {
         }
     }
 
-    fn options(&mut self) -> (ReadOptions, Option<Position>) {
+    fn options(&mut self, held: Option<&Held>) -> (ReadOptions, Option<Position>) {
+        if let Some(held) = held {
+            let snapshot = Some(held.name.to_string());
+            return (ReadOptions { snapshot, ..ReadOptions::default() }, None);
+        }
         let newest = *self.shared.newest.lock();
         let wanted = newest.filter(|_| self.rng.per_mille(350));
         let by_number = self.rng.per_mille(500);
@@ -66,14 +80,15 @@ impl Client {
         (ReadOptions { min_seq, ..ReadOptions::default() }, wanted)
     }
 
-    async fn get(&mut self, reader: &Arc<Address<Seat<Reader>>>, keys: u64) {
+    pub(super) async fn get(&mut self, reader: &Arc<Address<Seat<Reader>>>, keys: u64, held: Option<&Held>) {
         let mut keys: Vec<Vec<u8>> = (0..keys).map(|_| self.key()).collect();
         keys.sort();
         keys.dedup();
-        let (options, wanted) = self.options();
+        let (options, wanted) = self.options(held);
         let mut query = Query::keys(keys.iter().map(|k| Key::new(k)));
         query.min_seq = wanted.map(|p| p.seq.0);
-        self.ask(reader, query, wanted, move |reader| async move {
+        query.snapshot = held.map(|h| h.name.clone());
+        self.ask(reader, query, wanted, held, move |reader| async move {
             let keys: Vec<Bytes> = keys.into_iter().map(Bytes::from).collect();
             if let [key] = &keys[..] {
                 let answer = reader.get(key, &options).await?;
@@ -89,7 +104,7 @@ impl Client {
     }
 
     /// A scan, page by page, or at once.
-    async fn scan(&mut self, reader: &Arc<Address<Seat<Reader>>>) {
+    pub(super) async fn scan(&mut self, reader: &Arc<Address<Seat<Reader>>>, held: Option<&Held>) {
         self.made += 1;
         let scan: Name = format!("{}-scan-{}", self.name, self.made).into();
         let (mut start, end) = self.range();
@@ -97,7 +112,7 @@ impl Client {
         let (reverse, consistent) = (self.rng.per_mille(300), self.rng.per_mille(500));
         let paged = self.rng.per_mille(700);
         let limit = paged.then(|| self.rng.between(1, 6));
-        let (options, wanted) = self.options();
+        let (options, wanted) = self.options(held);
         let mut page: Option<PageToken> = None;
         loop {
             let want = Want::Range {
@@ -108,6 +123,7 @@ impl Client {
             };
             let mut query = Query::of(want);
             query.min_seq = wanted.map(|p| p.seq.0);
+            query.snapshot = held.map(|h| h.name.clone());
             query.page = paged.then(|| Page { scan: scan.clone(), first: page.is_none(), consistent });
             let range = KeyRange { start: start.clone().into(), end: end.clone().map(Bytes::from) };
             let request = ScanRequest {
@@ -119,7 +135,7 @@ impl Client {
                 options: options.clone(),
                 ..ScanRequest::default()
             };
-            let answer = self.ask(reader, query, wanted, move |reader| async move {
+            let answer = self.ask(reader, query, wanted, held, move |reader| async move {
                 let mut scan = reader.scan(&request).await?;
                 let mut rows = Vec::new();
                 while let Some(record) = scan.next().await? {
@@ -157,6 +173,7 @@ impl Client {
         reader: &Arc<Address<Seat<Reader>>>,
         query: Query,
         wanted: Option<Position>,
+        held: Option<&Held>,
         read: impl FnOnce(Reader) -> F + Send + 'static,
     ) -> Option<(Vec<SeenRow>, Option<PageToken>)>
     where
@@ -187,7 +204,11 @@ impl Client {
                     rows.len()
                 ));
                 shared.answered.fetch_add(1, Ordering::Relaxed);
-                let judged = Some(judged).filter(|_| !later_page);
+                // A snapshot's reads judge at the instant at which it was taken, every page of them.
+                let judged = match held {
+                    Some(h) => Some(Span { from: h.created, to: h.created }),
+                    None => Some(judged).filter(|_| !later_page),
+                };
                 let answer = ReadAnswer { rows: rows.clone(), view_seq, more: next.is_some(), judged };
                 shared.recorder.read_answered(op, answer);
                 return Some((rows, next));
@@ -199,6 +220,11 @@ impl Client {
                     shared
                         .world
                         .violation(format!("{position} was acknowledged, and a reader says it was lost"));
+                }
+                if let (ReadError::UnknownSnapshot(_) | ReadError::SnapshotChanged(_), Some(true)) =
+                    (&e, held.map(|h| h.for_sure))
+                {
+                    shared.world.violation(format!("{} holds a snapshot, and a reader says: {e}", self.name));
                 }
                 shared.world.note(format_args!("{} read {}: {e}", self.name, op.0));
                 code(&e)

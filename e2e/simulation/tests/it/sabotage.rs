@@ -14,6 +14,7 @@ fn plan(seed: u64) -> Plan {
     plan.form = Form::Service;
     plan.steps.clear();
     plan.writers = 3;
+    plan.holding = 0;
     plan.active = 4 * SECOND;
     plan
 }
@@ -124,6 +125,19 @@ fn a_merged_run_placed_on_top() {
         plan.reading = 3;
         plan
     });
+}
+
+#[test]
+fn a_merge_that_forgets_the_snapshots() {
+    let why = caught(Rule::MergeForSnapshots, 20, |seed| {
+        let mut plan = plan(seed);
+        plan.keys = 5;
+        plan.holding = 2;
+        plan.writer.generation_age_ms = 200;
+        plan.compactor.l0_trigger = 1;
+        plan
+    });
+    assert!(why.contains("holding"), "{why}");
 }
 
 #[test]
