@@ -38,8 +38,10 @@ enum Op {
     Work,
     /// All there is to do, one after the other.
     Drain,
-    /// A merge is carried out, and not committed yet.
+    /// The planner's merge is carried out, and not committed yet.
     Begin,
+    /// The same with any neighbours, whatever a planner would say.
+    BeginAny(u8, u8),
     Commit,
     /// A person asks for everything in one run.
     Full,
@@ -62,11 +64,12 @@ fn any_op() -> impl Strategy<Value = Op> {
     prop_oneof![
         6 => entries.prop_map(Op::Write),
         6 => Just(Op::Flush),
-        3 => (1u16..60).prop_map(Op::Wait),
+        4 => (1u16..60).prop_map(Op::Wait),
         5 => Just(Op::Work),
         2 => Just(Op::Drain),
-        3 => Just(Op::Begin),
-        3 => Just(Op::Commit),
+        2 => Just(Op::Begin),
+        3 => any::<(u8, u8)>().prop_map(|(at, width)| Op::BeginAny(at, width)),
+        4 => Just(Op::Commit),
         1 => Just(Op::Full),
         2 => any::<u8>().prop_map(Op::Snapshot),
         2 => any::<u8>().prop_map(Op::Drop),
@@ -166,6 +169,11 @@ impl World {
             Op::Drain => self.drain(),
             Op::Begin => {
                 if let Some(plan) = plan::merge(&self.m, &self.settings) {
+                    self.begun = Some(self.merge(&plan));
+                }
+            }
+            Op::BeginAny(at, width) => {
+                if let Some(plan) = self.any_neighbours(*at, *width) {
                     self.begun = Some(self.merge(&plan));
                 }
             }
@@ -347,6 +355,22 @@ impl World {
         (change, made)
     }
 
+    fn any_neighbours(&self, at: u8, width: u8) -> Option<MergePlan> {
+        let runs = self.m.runs.len();
+        let at = usize::from(at).checked_rem(runs)?;
+        // Mostly down to the bottom, where there is most to go wrong.
+        let to = if width < 128 { runs } else { at + 1 + usize::from(width) % (runs - at) };
+        Some(MergePlan {
+            inputs: self.m.runs[at..to].iter().map(|r| r.id).collect(),
+            bottom: to == runs,
+            bytes: 0,
+            snapshots: self.m.snapshots.values().map(|s| s.seq).collect(),
+            mode: self.m.compaction.clone(),
+            reason: "any",
+            score: 0,
+        })
+    }
+
     /// A snapshot reads at the instant at which it was taken: what has expired since is still seen there.
     fn rewrite(&self, bottom: bool) -> Rewrite {
         let horizon = Timestamp(self.now.0 - SKEW);
@@ -463,7 +487,7 @@ fn shown(row: &Row, now: Timestamp) -> Option<(Vec<u8>, Version)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1500, ..ProptestConfig::default() })]
 
     #[test]
     fn any_history_in_any_mode_equals_the_model(
