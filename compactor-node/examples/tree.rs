@@ -21,7 +21,7 @@ const MIB: u64 = 1 << 20;
 /// Columns of a chart.
 const COLUMNS: u64 = 72;
 
-/// Rows of a chart.
+/// Lines of a chart, at most.
 const LINES: usize = 8;
 
 struct Scenario {
@@ -137,10 +137,11 @@ fn missed(s: &Scenario, end: &Shape, settled: f64) -> Vec<String> {
 
 fn chart(samples: &[Shape]) {
     let most = samples.iter().map(|s| s.runs).max().unwrap_or(1).max(1);
+    let lines = LINES.min(most);
     println!("  runs over time");
-    for line in (0..LINES).rev() {
-        let at = |s: &Shape| if s.runs * LINES > line * most { '#' } else { ' ' };
-        let label = (line + 1) * most / LINES;
+    for line in (0..lines).rev() {
+        let at = |s: &Shape| if s.runs * lines > line * most { '#' } else { ' ' };
+        let label = (line + 1) * most / lines;
         println!("  {label:>6} |{}", samples.iter().map(at).collect::<String>().trim_end());
     }
     println!("         +{}\n", "-".repeat(samples.len()));

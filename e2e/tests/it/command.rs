@@ -98,3 +98,33 @@ async fn everything_loaded_by_the_command_is_read_and_followed_by_the_command() 
     up.ok(&["status"]).await;
     up.stop().await;
 }
+
+/// A mode that deletes is shown first, set only on consent, and stays with the database.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_mode_is_shown_foreseen_and_set_by_the_command() {
+    let dir = tempfile::Builder::new().prefix("isle-e2e-").tempdir().unwrap();
+    let up = Up::start(dir.path()).await;
+    let shown = async |up: &Up| String::from_utf8(up.ok(&["mode", "show"]).await).unwrap();
+    assert!(shown(&up).await.starts_with("merge, tiered"));
+    let fifo = ["mode", "set", "fifo", "--retention", "7d", "--keep", "5"];
+    let asked = up.isle(&fifo).await;
+    assert_eq!(asked.status.code(), Some(2), "nothing is changed without consent");
+    let said = String::from_utf8_lossy(&asked.stdout).into_owned();
+    assert!(said.contains("older than 7days") && said.contains("newest 5 tables stay"), "{said}");
+    up.ok(&[&fifo[..], &["--dry-run"]].concat()).await;
+    assert!(shown(&up).await.starts_with("merge, tiered"));
+    let refused = up.isle(&["mode", "set", "fifo", "--retention", "0s", "--yes"]).await;
+    assert!(!refused.status.success());
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("deletes everything"));
+    up.ok(&[&fifo[..], &["--yes"]].concat()).await;
+    assert!(shown(&up).await.starts_with("fifo"));
+    up.ok(&["put", "k", "v"]).await;
+    up.stop().await;
+
+    let up = Up::start(dir.path()).await;
+    assert!(shown(&up).await.starts_with("fifo"), "the mode is the database's");
+    up.ok(&["mode", "set", "merge", "--policy", "leveled", "--yes"]).await;
+    assert!(shown(&up).await.starts_with("merge, leveled"));
+    assert_eq!(String::from_utf8_lossy(&up.ok(&["get", "k"]).await).trim_end(), "v");
+    up.stop().await;
+}
