@@ -22,6 +22,7 @@ mod paused_writer;
 mod proxy;
 mod recover;
 mod servers;
+mod snapshots;
 mod startup;
 mod store_contract;
 mod stores;
