@@ -40,6 +40,8 @@ pub(crate) enum Command {
     Dump(DumpArgs),
     /// Walk a whole database: every checksum, every invariant; exit code 1 where anything is damaged.
     Verify(VerifyArgs),
+    /// How long a put lives that says nothing of it.
+    Ttl(TtlArgs),
     /// Many clients, every answer judged against a model while they run; exit code 1 where one is wrong.
     Stress(StressArgs),
     /// Rebuild the head from the bucket alone, after coordination was lost or set back to an older copy.
@@ -245,6 +247,33 @@ pub(crate) struct StatusArgs {
     /// Where the nodes are.
     #[command(flatten)]
     pub(crate) nodes: Nodes,
+}
+
+/// `isle ttl`.
+#[derive(Debug, Args)]
+pub(crate) struct TtlArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) what: TtlCommand,
+}
+
+/// What can be done with the default time to live.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TtlCommand {
+    /// Print how long a put lives that says nothing of it.
+    Show {
+        /// Where the nodes are.
+        #[command(flatten)]
+        nodes: Nodes,
+    },
+    /// Set it for what is put from now on.
+    Set {
+        /// `30d`, whole seconds, or `none`: for ever.
+        ttl: String,
+        /// Where the nodes are.
+        #[command(flatten)]
+        nodes: Nodes,
+    },
 }
 
 /// `isle mode`.

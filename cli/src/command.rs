@@ -2,7 +2,7 @@
 
 use crate::args::Command;
 use crate::output::Failure;
-use crate::{backup, bench, dump, kv, load, mode, recover, snapshot, status, stress, tail, up, verify};
+use crate::{backup, bench, dump, kv, load, mode, recover, snapshot, status, stress, tail, ttl, up, verify};
 
 pub(crate) async fn run(command: Command) -> Result<(), Failure> {
     match command {
@@ -16,6 +16,7 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
         Command::Load(args) => load::load(args).await,
         Command::Status(args) => status::status(args).await,
         Command::Mode(args) => mode::mode(args).await,
+        Command::Ttl(args) => ttl::ttl(args).await,
         Command::Dump(args) => dump::dump(args).await,
         Command::Verify(args) => verify::verify(args).await,
         Command::Stress(args) => stress::stress(args).await,

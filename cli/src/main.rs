@@ -16,6 +16,7 @@ mod snapshot;
 mod status;
 mod stress;
 mod tail;
+mod ttl;
 mod up;
 mod verify;
 

@@ -28,11 +28,13 @@ pub mod server;
 mod settings;
 mod snapshots;
 mod standing;
+mod ttl;
 mod writer;
 
 pub use error::WriteError;
-pub use intake::{Accepted, Ack, Event, Mutation, Options, Patience};
+pub use intake::{Accepted, Ack, Event, Mutation, NEVER, Options, Patience};
 pub use settings::{SettingsError, WriterSettings};
 pub use snapshots::{NamedSnapshot, SnapshotError, SnapshotOptions};
 pub use standing::{Health, Role, Standing, Status};
+pub use ttl::SetTtlError;
 pub use writer::Writer;

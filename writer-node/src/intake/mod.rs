@@ -20,6 +20,9 @@ pub use completion::Accepted;
 pub(crate) use completion::{Completion, Outcome, Refused};
 pub(crate) use sequencer::{OpenState, SealRules, Sealed, Sequencer, Taken, event_key_into};
 
+/// The time to live of a row that never expires, also where the database has a default.
+pub const NEVER: Duration = Duration::MAX;
+
 /// Bytes a record is taken to need in memory beyond its key and value: its share of block, reference and index.
 pub(crate) const RECORD_OVERHEAD: usize = 48;
 
@@ -73,7 +76,7 @@ pub enum Mutation<'a> {
         key: &'a [u8],
         /// Up to `max_value_bytes`.
         value: &'a [u8],
-        /// After this time it is no longer visible; over 0.
+        /// After this time it is no longer visible; over 0. Absent: as the database says; [`NEVER`]: whatever it says.
         ttl: Option<Duration>,
     },
     /// The key is gone.
@@ -112,7 +115,7 @@ impl<'a> Mutation<'a> {
 pub struct Event<'a> {
     /// Up to `max_value_bytes`.
     pub value: &'a [u8],
-    /// After this time it is no longer visible; over 0.
+    /// After this time it is no longer visible; over 0. Absent: as the database says; [`NEVER`]: whatever it says.
     pub ttl: Option<Duration>,
 }
 

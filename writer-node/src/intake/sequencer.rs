@@ -6,12 +6,13 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use isle_storage::ids::{Epoch, SeqNo, Timestamp};
 use isle_storage::log::{Batch, Push, SealedBatch};
 use tokio::time::Instant;
 
-use super::{Accepted, Ack, Completion, Event, Mutation, Numbers, charge};
+use super::{Accepted, Ack, Completion, Event, Mutation, NEVER, Numbers, charge};
 use crate::snapshots::{Ask, MAX_ASKS};
 
 /// When a batch is full.
@@ -29,6 +30,8 @@ pub(crate) struct Sequencer {
     rules: SealRules,
     next: SeqNo,
     last_time: Timestamp,
+    /// How long a put lives that says nothing of it.
+    default_ttl: Option<Duration>,
     open: Open,
     sealed: VecDeque<Sealed>,
     /// The newest batch that was sealed, for those who wait for everything accepted.
@@ -105,6 +108,7 @@ impl Sequencer {
             rules,
             next,
             last_time,
+            default_ttl: None,
             open,
             sealed: VecDeque::new(),
             newest: None,
@@ -200,10 +204,19 @@ impl Sequencer {
         self.last_time
     }
 
+    /// From now on a put that says nothing of it lives so long.
+    pub(crate) fn set_default_ttl(&mut self, ttl: Option<Duration>) {
+        self.default_ttl = ttl;
+    }
+
+    fn expiry(&self, ttl: Option<Duration>, time: Timestamp) -> Option<Timestamp> {
+        ttl.or(self.default_ttl).filter(|ttl| *ttl != NEVER).map(|ttl| time.plus(ttl))
+    }
+
     fn push(&mut self, m: &Mutation<'_>, time: Timestamp) -> SeqNo {
         match m {
             Mutation::Put { key, value, ttl } => {
-                self.record(key, time, ttl.map(|d| time.plus(d)), Push::Put(value), m.charge())
+                self.record(key, time, self.expiry(*ttl, time), Push::Put(value), m.charge())
             }
             Mutation::Delete { key } => self.record(key, time, None, Push::Delete, m.charge()),
         }
@@ -213,7 +226,8 @@ impl Sequencer {
         let mut key = std::mem::take(&mut self.key);
         event_key_into(&mut key, stream, self.next);
         let charge = charge(key.len(), event.value.len());
-        let seq = self.record(&key, time, event.ttl.map(|d| time.plus(d)), Push::Put(event.value), charge);
+        let expires = self.expiry(event.ttl, time);
+        let seq = self.record(&key, time, expires, Push::Put(event.value), charge);
         self.key = key;
         seq
     }

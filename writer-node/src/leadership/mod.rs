@@ -207,7 +207,8 @@ fn begin(
     let (s, m) = (&engine.settings, Arc::clone(&loaded.manifest));
     let rules =
         SealRules { bytes: s.segment_bytes as u64, records: s.segment_records, block_bytes: s.block_bytes };
-    let sequencer = Sequencer::new(claim.epoch, m.last_seq, m.last_write_time, rules);
+    let mut sequencer = Sequencer::new(claim.epoch, m.last_seq, m.last_write_time, rules);
+    sequencer.set_default_ttl(m.default_ttl());
     let term = Arc::new(Term::new(m.database, m.lineage, claim, connection));
     engine.gauges.set_head(m.last_seq, m.flushed_seq, m.version);
     let recovered = generations.len();

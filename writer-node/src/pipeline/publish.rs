@@ -140,8 +140,8 @@ impl Pipeline {
             epoch: self.term.epoch,
             commit: CommitId(self.engine.db.env.entropy.next_u64()),
             author: Author::Writer,
+            required_features: required_features(&changes),
             changes,
-            required_features: Vec::new(),
             extra: Default::default(),
         };
         self.publishing.granting = granting(&edit, admitted);
@@ -211,6 +211,12 @@ impl Pipeline {
                 new.version, new.last_seq, old.version, old.last_seq
             )));
         }
+        let default = new.default_ttl();
+        if default != old.default_ttl()
+            && let Some(sequencer) = self.engine.seat.lock().as_mut()
+        {
+            sequencer.set_default_ttl(default);
+        }
         self.current = loaded;
         Ok(())
     }
@@ -253,6 +259,10 @@ impl Pipeline {
 fn granting(edit: &Edit, admitted: Vec<Admitted>) -> Option<EditInDoubt> {
     let Edit { version, epoch, commit, .. } = *edit;
     (!admitted.is_empty()).then_some(EditInDoubt { version, epoch, commit, admitted })
+}
+
+fn required_features(changes: &[Change]) -> Vec<String> {
+    changes.iter().filter_map(Change::required_feature).map(str::to_owned).collect()
 }
 
 fn appended(change: &Change) -> usize {

@@ -16,6 +16,7 @@ mod node;
 mod params;
 mod snapshots;
 mod status;
+mod ttl;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -92,6 +93,8 @@ pub fn routes(slot: Slot<Writer>, drain: Drain, settings: &WriterSettings) -> Ro
         .get("/v1/snapshots", snapshots::list)
         .get("/v1/snapshots/{name}", snapshots::one)
         .delete("/v1/snapshots/{name}", snapshots::drop)
+        .get("/v1/ttl", ttl::show)
+        .put("/v1/ttl", ttl::set)
         .with_state(face)
 }
 

@@ -30,13 +30,13 @@ struct Asked {
 /// `"1h"`, or whole seconds.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
-enum AskedTtl {
+pub(super) enum AskedTtl {
     Seconds(u64),
     Text(String),
 }
 
 impl AskedTtl {
-    fn ttl(&self) -> Result<Ttl, ApiError> {
+    pub(super) fn ttl(&self) -> Result<Ttl, ApiError> {
         let parsed = match self {
             Self::Seconds(s) => Ttl::from_seconds(*s),
             Self::Text(t) => Ttl::parse(t),
@@ -54,7 +54,8 @@ pub(super) async fn take(State(face): State<Face>, request: Request) -> Result<R
     };
     Query::parse(request.uri(), &[])?;
     let asked: Asked = json_body(request.into_body()).await?;
-    let ttl = asked.ttl.as_ref().map(AskedTtl::ttl).transpose()?.map(Ttl::duration);
+    let ttl = asked.ttl.as_ref().map(AskedTtl::ttl).transpose()?;
+    let ttl = ttl.filter(|ttl| *ttl != Ttl::NEVER).map(Ttl::duration);
     let options = SnapshotOptions { ttl, holds_log: asked.holds_log, ack_timeout: None };
     let taken = writer.take_snapshot(&asked.name, options).await?;
     Ok(answer::with_position(shown(&taken), taken.position()))
@@ -110,7 +111,7 @@ fn shown(s: &NamedSnapshot) -> Value {
     })
 }
 
-fn coordination(e: &CoordinationError) -> ApiError {
+pub(super) fn coordination(e: &CoordinationError) -> ApiError {
     let code = match e {
         CoordinationError::Lost(_) => ErrorCode::CoordinationLost,
         CoordinationError::Regressed(_) => ErrorCode::CoordinationRegressed,

@@ -7,7 +7,7 @@ use isle_storage::ids::{CommitId, Epoch, SeqNo, Version};
 use isle_storage::manifest::Change;
 use tokio::sync::oneshot;
 
-use super::{Answer, NamedSnapshot, Point, SnapshotError, Wish};
+use super::{Answer, Granted, Point, SnapshotError, Wish};
 use crate::error::WriteError;
 
 /// A request, and who waits for its answer.
@@ -47,12 +47,12 @@ impl Ask {
 #[derive(Debug)]
 pub(crate) struct Admitted {
     ask: Ask,
-    named: NamedSnapshot,
+    granted: Granted,
 }
 
 impl Admitted {
     pub(crate) fn done(self) {
-        self.ask.tell(Ok(self.named));
+        self.ask.tell(Ok(self.granted));
     }
 
     pub(crate) fn refused(self, e: WriteError) {
@@ -131,9 +131,9 @@ impl Asks {
                 continue;
             }
             match point.weigh(&ask.wish) {
-                Ok((change, named)) => {
+                Ok((change, granted)) => {
                     changes.push(change);
-                    admitted.push(Admitted { ask, named });
+                    admitted.push(Admitted { ask, granted });
                 }
                 // What this very edit does to the name is not known to be committed yet.
                 Err(_) if admitted.iter().any(|a: &Admitted| a.ask.name() == ask.name()) => {
@@ -224,7 +224,7 @@ mod tests {
         assert_eq!((admitted.len(), doubtful, asks.len()), (1, false, 1));
         asks.put_back(admitted);
         let (_, admitted, _) = asks.admit(&mut point(8));
-        assert_eq!(admitted[0].named.name, "a");
+        assert!(matches!(&admitted[0].granted, Granted::Snapshot(s) if s.name == "a"));
         admitted.into_iter().for_each(Admitted::done);
         asks.read_begins();
         asks.read_ends();

@@ -109,8 +109,17 @@ pub enum SnapshotError {
     },
 }
 
+/// What an edit has granted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Granted {
+    /// This snapshot was taken or dropped.
+    Snapshot(NamedSnapshot),
+    /// The default time to live was set (see `ttl`): the same way through the pipeline, and the same doubts.
+    DefaultTtl,
+}
+
 /// What an asker is told.
-pub(crate) type Answer = Result<NamedSnapshot, SnapshotError>;
+pub(crate) type Answer = Result<Granted, SnapshotError>;
 
 impl Writer {
     /// Takes a snapshot of everything accepted so far; answered once it is committed.
@@ -118,21 +127,29 @@ impl Writer {
     /// # Errors
     /// [`SnapshotError`]; `Exists` with the snapshot that has the name, also where an earlier call, whose outcome was
     /// unknown, has taken it.
-    pub async fn take_snapshot(&self, name: &str, options: SnapshotOptions) -> Answer {
+    pub async fn take_snapshot(
+        &self,
+        name: &str,
+        options: SnapshotOptions,
+    ) -> Result<NamedSnapshot, SnapshotError> {
         names::check_snapshot(name).map_err(SnapshotError::InvalidName)?;
         let SnapshotOptions { ttl, holds_log, ack_timeout } = options;
         let name = name.to_owned();
-        self.ask(ack_timeout, |through| Wish::Take { name, ttl, holds_log, through }).await
+        self.ask_for_one(ack_timeout, |through| Wish::Take { name, ttl, holds_log, through }).await
     }
 
     /// Drops a snapshot: what only it has held goes with the next merges. Answers what it was.
     ///
     /// # Errors
     /// [`SnapshotError`].
-    pub async fn drop_snapshot(&self, name: &str, ack_timeout: Option<Duration>) -> Answer {
+    pub async fn drop_snapshot(
+        &self,
+        name: &str,
+        ack_timeout: Option<Duration>,
+    ) -> Result<NamedSnapshot, SnapshotError> {
         names::check_snapshot(name).map_err(SnapshotError::InvalidName)?;
         let name = name.to_owned();
-        self.ask(ack_timeout, |_| Wish::Drop { name }).await
+        self.ask_for_one(ack_timeout, |_| Wish::Drop { name }).await
     }
 
     /// Every snapshot, by name, as the head has them now; on a standby too.
@@ -145,7 +162,20 @@ impl Writer {
         Ok(manifest.snapshots.iter().map(named).collect())
     }
 
-    async fn ask(&self, at_most: Option<Duration>, wish: impl FnOnce(SeqNo) -> Wish) -> Answer {
+    async fn ask_for_one(
+        &self,
+        at_most: Option<Duration>,
+        wish: impl FnOnce(SeqNo) -> Wish,
+    ) -> Result<NamedSnapshot, SnapshotError> {
+        match self.ask(at_most, wish).await? {
+            Granted::Snapshot(named) => Ok(named),
+            Granted::DefaultTtl => Err(SnapshotError::Unavailable(CoordinationError::Damaged(
+                "a request about a snapshot was answered with another one's grant".to_owned(),
+            ))),
+        }
+    }
+
+    pub(crate) async fn ask(&self, at_most: Option<Duration>, wish: impl FnOnce(SeqNo) -> Wish) -> Answer {
         let engine = self.engine();
         let (name, answered) = {
             let mut seat = engine.seat.lock();

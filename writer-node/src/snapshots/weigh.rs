@@ -6,7 +6,7 @@ use std::time::Duration;
 use isle_storage::ids::{Epoch, SeqNo, Timestamp};
 use isle_storage::manifest::{Change, Snapshot};
 
-use super::{NamedSnapshot, SnapshotError};
+use super::{Granted, NamedSnapshot, SnapshotError};
 
 /// What is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,12 +15,18 @@ pub(crate) enum Wish {
     Take { name: String, ttl: Option<Duration>, holds_log: bool, through: SeqNo },
     /// Drop one.
     Drop { name: String },
+    /// Let puts that say nothing of it live so long.
+    SetDefaultTtl { ttl: Option<Duration> },
 }
+
+/// What stands for a snapshot's name where the request is about none: no snapshot can have it.
+const DEFAULT_TTL: &str = "(default ttl)";
 
 impl Wish {
     pub(crate) fn name(&self) -> &str {
         match self {
             Self::Take { name, .. } | Self::Drop { name } => name,
+            Self::SetDefaultTtl { .. } => DEFAULT_TTL,
         }
     }
 
@@ -28,7 +34,7 @@ impl Wish {
     pub(crate) fn through(&self) -> SeqNo {
         match self {
             Self::Take { through, .. } => *through,
-            Self::Drop { .. } => SeqNo::ZERO,
+            Self::Drop { .. } | Self::SetDefaultTtl { .. } => SeqNo::ZERO,
         }
     }
 }
@@ -49,13 +55,19 @@ pub(crate) struct Point {
 
 impl Point {
     /// The change that grants the wish, with its answer; or why these snapshots do not allow it.
-    pub(crate) fn weigh(&mut self, wish: &Wish) -> Result<(Change, NamedSnapshot), SnapshotError> {
+    pub(crate) fn weigh(&mut self, wish: &Wish) -> Result<(Change, Granted), SnapshotError> {
         match wish {
-            Wish::Take { name, ttl, holds_log, .. } => self.take(name, *ttl, *holds_log),
+            Wish::Take { name, ttl, holds_log, .. } => {
+                self.take(name, *ttl, *holds_log).map(|(change, named)| (change, Granted::Snapshot(named)))
+            }
+            Wish::SetDefaultTtl { ttl } => {
+                let ttl_us = ttl.map(|d| i64::try_from(d.as_micros()).unwrap_or(i64::MAX));
+                Ok((Change::SetDefaultTtl { ttl_us }, Granted::DefaultTtl))
+            }
             Wish::Drop { name } => match self.snapshots.remove(name) {
                 Some(s) => {
                     let change = Change::DropSnapshot { name: name.clone() };
-                    Ok((change, NamedSnapshot::new(name, &s, self.epoch)))
+                    Ok((change, Granted::Snapshot(NamedSnapshot::new(name, &s, self.epoch))))
                 }
                 None => Err(SnapshotError::NotThere(name.clone())),
             },
@@ -108,7 +120,8 @@ mod tests {
 
     #[test]
     fn a_snapshot_has_the_last_number_of_its_edit_and_counts_its_ttl_from_then() {
-        let (change, named) = point().weigh(&take("a", Some(50))).unwrap();
+        let (change, granted) = point().weigh(&take("a", Some(50))).unwrap();
+        let Granted::Snapshot(named) = granted else { panic!("{granted:?}") };
         assert_eq!((named.seq, named.created), (SeqNo(9), Timestamp(1_000)));
         assert_eq!(named.expires, Some(Timestamp(1_050)));
         assert_eq!(named.position().to_string(), "2.9");

@@ -16,4 +16,5 @@ mod recovery;
 mod shutdown;
 mod snapshots;
 mod takeover;
+mod ttl;
 mod world;

@@ -59,9 +59,21 @@ pub(super) fn all() -> Value {
             "snapshots": { "type": "array", "items": { "$ref": "#/components/schemas/Snapshot" } },
         })),
         "Job": object(&["job"], json!({ "job": text("id of the job") })),
+        "DefaultTtl": object(&["ttl"], json!({
+            "ttl": { "type": ["string", "null"], "description": "30days; null: for ever" },
+        })),
+        "SetDefaultTtl": default_ttl(),
         "SetMode": strict(mode_members()),
         "Mode": mode(),
     })
+}
+
+fn default_ttl() -> Value {
+    let mut schema = strict(json!({
+        "ttl": { "type": ["string", "integer", "null"], "description": "\"30d\" or whole seconds; null: for ever" },
+    }));
+    schema["required"] = json!(["ttl"]);
+    schema
 }
 
 fn mode_members() -> Value {
@@ -214,5 +226,5 @@ fn whole(description: &str) -> Value {
 }
 
 fn ttl() -> Value {
-    json!({ "type": ["string", "integer"], "description": "\"30s\" or whole seconds, above zero" })
+    json!({ "type": ["string", "integer"], "description": "\"30s\" or whole seconds, above zero; \"none\": for ever, whatever the default" })
 }

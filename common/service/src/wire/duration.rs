@@ -22,13 +22,19 @@ pub fn format(duration: Duration) -> String {
     humantime::format_duration(duration).to_string()
 }
 
-/// A row's time to live: above zero, at most [`MAX_TTL`].
+/// A row's time to live: above zero, at most [`MAX_TTL`]; or `"none"`: it never expires, whatever the database's default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ttl(i64);
 
 impl Ttl {
-    /// From `"30s"` or whole seconds.
+    /// Never.
+    pub const NEVER: Self = Self(i64::MAX);
+
+    /// From `"30s"`, whole seconds, or `"none"`.
     pub fn parse(text: &str) -> Result<Self, String> {
+        if text == "none" {
+            return Ok(Self::NEVER);
+        }
         let duration = parse(text)?;
         Self::from_duration(duration)
     }
@@ -61,9 +67,12 @@ impl Ttl {
         self.0
     }
 
-    /// As a duration.
+    /// As a duration; [`Duration::MAX`] for never.
     #[must_use]
     pub fn duration(self) -> Duration {
+        if self == Self::NEVER {
+            return Duration::MAX;
+        }
         Duration::from_micros(self.0.unsigned_abs())
     }
 }
@@ -90,6 +99,7 @@ mod tests {
         assert_eq!(Ttl::parse("30s").map(Ttl::micros), Ok(30_000_000));
         assert_eq!(Ttl::from_seconds(30).map(Ttl::micros), Ok(30_000_000));
         assert_eq!(Ttl::parse("1ns").map(Ttl::micros), Ok(1));
+        assert_eq!(Ttl::parse("none").map(Ttl::duration), Ok(Duration::MAX));
         for bad in ["0", "0s", "18446744073709551615", "584942417355 years", "2000000 years", "31557600001"] {
             assert!(Ttl::parse(bad).is_err(), "{bad}");
         }

@@ -94,6 +94,11 @@ fn judge(m: &Manifest, log: Range<usize>, runs: Range<usize>) -> Result<(), Viol
     }
     numbers(m)?;
     m.compaction.validate().map_err(Violation)?;
+    require!(
+        m.default_ttl_us.is_none_or(|us| us > 0),
+        "by default a row would live {:?} µs",
+        m.default_ttl_us
+    );
     log_objects(m, log)?;
     tail(m)?;
     epochs(m)?;

@@ -108,6 +108,11 @@ pub enum Change {
         /// The new mode.
         compaction: CompactionMode,
     },
+    /// A change of how long a put lives that says nothing of it. The writer's, since only the writer stamps expiries.
+    SetDefaultTtl {
+        /// In microseconds, above zero; `None`: for ever.
+        ttl_us: Option<i64>,
+    },
     /// Blob files that became part of the database.
     AddBlobs {
         /// Their names and lengths.
@@ -222,6 +227,7 @@ impl Change {
         match self {
             Self::Expire { .. } => Some("expire"),
             Self::SetCompaction { compaction } => compaction.required_feature(),
+            Self::SetDefaultTtl { .. } => Some("default_ttl"),
             _ => None,
         }
     }
@@ -229,7 +235,10 @@ impl Change {
     /// Whether only the writer may make this change.
     #[must_use]
     pub fn is_writers(&self) -> bool {
-        matches!(self, Self::AppendLog { .. } | Self::Adopt { .. } | Self::Flush { .. })
+        matches!(
+            self,
+            Self::AppendLog { .. } | Self::Adopt { .. } | Self::Flush { .. } | Self::SetDefaultTtl { .. }
+        )
     }
 }
 

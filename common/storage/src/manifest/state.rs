@@ -16,6 +16,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
@@ -37,7 +38,8 @@ pub const RECENT_COMMITS: usize = 256;
 pub const MAX_EPOCHS: usize = 1024;
 
 /// Features this build understands beyond format 1.
-pub const KNOWN_FEATURES: &[&str] = &["blobs", "snapshots", "fifo", "time_window", "leveled", "expire"];
+pub const KNOWN_FEATURES: &[&str] =
+    &["blobs", "snapshots", "fifo", "time_window", "leveled", "expire", "default_ttl"];
 
 pub(super) fn is_false(b: &bool) -> bool {
     !*b
@@ -250,6 +252,9 @@ pub struct Manifest {
     pub history_floor: SeqNo,
     /// How the tree is kept in shape.
     pub compaction: CompactionMode,
+    /// Microseconds after which a put that says nothing of it expires; absent: it never does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_ttl_us: Option<i64>,
     /// Objects waiting to be deleted, in the order they were retired.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub retired: Vec<Arc<Retired>>,
@@ -289,6 +294,7 @@ impl Manifest {
             snapshots: BTreeMap::new(),
             history_floor: SeqNo::ZERO,
             compaction,
+            default_ttl_us: None,
             retired: Vec::new(),
             jobs: BTreeMap::new(),
             groups: BTreeMap::new(),
@@ -322,6 +328,12 @@ impl Manifest {
     #[must_use]
     pub fn log_from(&self, seq: SeqNo) -> &[Arc<LogEntry>] {
         &self.log[self.log.partition_point(|e| e.last_seq < seq)..]
+    }
+
+    /// How long a put lives that says nothing of it; `None`: for ever.
+    #[must_use]
+    pub fn default_ttl(&self) -> Option<Duration> {
+        self.default_ttl_us.map(|us| Duration::from_micros(us.unsigned_abs()))
     }
 
     /// The first sequence number a tailer can still deliver.

@@ -5,6 +5,7 @@ mod forward;
 mod ingest;
 mod kv;
 mod snapshots;
+mod ttl;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -80,7 +80,7 @@ impl Manifest {
 
     fn take(&mut self, edit: &Edit, change: &Change) -> Result<(), String> {
         if change.is_writers() && edit.author != Author::Writer {
-            return Err(format!("{:?} changes the log, which only the writer does", edit.author));
+            return Err(format!("{:?} makes a change that only the writer makes", edit.author));
         }
         let version = edit.version;
         match change {
@@ -108,6 +108,10 @@ impl Manifest {
             Change::SetCompaction { compaction } => {
                 compaction.validate()?;
                 self.compaction = compaction.clone();
+                Ok(())
+            }
+            Change::SetDefaultTtl { ttl_us } => {
+                self.default_ttl_us = *ttl_us;
                 Ok(())
             }
             Change::AddBlobs { blobs } => blobs.iter().try_for_each(|(name, len)| self.add_blob(name, *len)),

@@ -28,6 +28,7 @@ fn take(m: &mut Manifest, line: &str) -> Result<(), String> {
         "manifest" => head(m, &mut l)?,
         "numbers" => numbers(m, &mut l)?,
         "compaction" => m.compaction = compaction(&mut l)?,
+        "default_ttl" => m.default_ttl_us = Some(l.field("us")?),
         "requires" => m.required_features.push(l.text("feature")?),
         "epoch" => m.epochs.push(epoch(&mut l)?),
         "tail" => m.tail = Some(link(l.word("segment")?)?),

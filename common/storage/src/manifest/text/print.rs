@@ -80,6 +80,9 @@ pub(super) fn manifest(m: &Manifest) -> String {
         .field("floor", m.history_floor)
         .end(&nothing);
     compaction(&mut out, &m.compaction);
+    if let Some(us) = m.default_ttl_us {
+        out.word("default_ttl").field("us", us).end(&nothing);
+    }
     for feature in &m.required_features {
         out.word("requires").word(quoted(feature)).end(&nothing);
     }

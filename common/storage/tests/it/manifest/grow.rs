@@ -231,6 +231,10 @@ impl Grower {
     }
 
     fn mode(&mut self) -> Change {
+        if self.one_in(3) {
+            let ttl_us = self.one_in(2).then(|| 1 + self.below(1000) as i64);
+            return Change::SetDefaultTtl { ttl_us };
+        }
         let compaction = match self.below(3) {
             0 => CompactionMode::Merge,
             1 => CompactionMode::Fifo { retention_us: 1 + self.below(99) as i64, retention_count: 3 },
