@@ -95,8 +95,10 @@ async fn a_change_of_mode_says_what_it_means_before_it_is_made() {
     assert_eq!((done.changed, &done.forecast), (true, &foreseen));
     let again = compactor.set_mode(&fifo(25)).await.unwrap();
     assert!(!again.changed);
-    let m = e.db.load().await.unwrap().manifest;
+    let loaded = e.db.load().await.unwrap();
+    let m = loaded.manifest;
     assert_eq!((&m.compaction, m.tables().count()), (&fifo(25), 4), "the change itself deletes nothing");
+    assert_eq!(loaded.state.head.checkpoint.version, m.version, "a recover must know the mode");
     for wrong in [0, -7] {
         let refused = compactor.set_mode(&fifo(wrong)).await.unwrap_err();
         assert!(
