@@ -170,7 +170,7 @@ fn verdict(evidence: &Evidence<'_>, retired: &Retired) -> Verdict {
 
 fn live_paths(manifest: &Manifest) -> BTreeSet<ObjectPath> {
     let log = manifest.log.iter().map(|e| e.path());
-    let tables = manifest.tables().map(|t| t.path());
+    let tables = manifest.named_tables().map(|t| t.path());
     let blobs = manifest.blobs.keys().map(|b| isle_storage::names::blob(b));
     log.chain(tables).chain(blobs).collect()
 }

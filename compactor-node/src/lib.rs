@@ -16,14 +16,15 @@ pub mod listing;
 pub mod metrics;
 pub mod mode;
 pub mod once;
+pub mod parts;
 pub mod plan;
 pub mod retain;
 #[cfg(feature = "server")]
 pub mod server;
 pub mod settings;
 pub mod simulate;
-pub mod source;
 pub mod sweep;
+pub mod throttle;
 
 pub use compactor::{Compactor, CompactorStatus, MergeReport};
 pub use error::JobError;

@@ -9,7 +9,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 
 use crate::collector::Pass;
-use crate::compactor::MergeReport;
+use crate::compactor::{MergeReport, Went};
 use crate::plan;
 use crate::settings::CompactorSettings;
 use crate::sweep::Swept;
@@ -60,8 +60,8 @@ impl CompactorMetrics {
         self.debt_bytes.set(plan::debt_bytes(manifest, settings));
     }
 
-    pub(crate) fn merged(&self, report: &MergeReport) {
-        self.merges.inc();
+    pub(crate) fn merged(&self, report: &MergeReport, went: Went) {
+        self.merges.inc_by(u64::from(went == Went::Merged));
         self.bytes.inc_by(report.bytes_read + report.bytes_written);
     }
 

@@ -4,16 +4,19 @@
 //! process left behind is waited out where only waiting can tell (see [`job::outlived`]), so that one crash does not
 //! make every later run do nothing.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use isle_storage::coordination::NodeInfo;
 use isle_storage::database::Database;
 use isle_storage::ids::JobId;
+use isle_storage::manifest::Manifest;
+use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::compactor::Compactor;
+use crate::compactor::{Compactor, Task, Went};
 use crate::error::JobError;
 use crate::job;
 use crate::plan;
@@ -68,6 +71,10 @@ pub struct Summary {
     pub dry_run: bool,
     /// Merges done (or planned, in a dry run).
     pub merges: u64,
+    /// Parts of large merges done.
+    pub parts: u64,
+    /// Whether merges are paused for the whole fleet: then none was begun.
+    pub paused: bool,
     /// Bytes they read.
     pub bytes_read: u64,
     /// Bytes they wrote.
@@ -181,6 +188,8 @@ impl<'a> Run<'a> {
             outcome: Outcome::NothingToDo,
             dry_run: limits.dry_run,
             merges: 0,
+            parts: 0,
+            paused: false,
             bytes_read: 0,
             bytes_written: 0,
             expired_tables: 0,
@@ -237,72 +246,89 @@ impl<'a> Run<'a> {
         Ok(false)
     }
 
+    /// Merges, with as many workers as a daemon has.
     async fn merges(&mut self) -> Result<(), JobError> {
+        let manifest = self.compactor.database().load().await?.manifest;
+        if self.compactor.is_paused(&manifest) {
+            self.summary.paused = true;
+            tracing::info!(
+                "merges are paused: none is begun; `POST /v1/resume` at a compactor ends the pause"
+            );
+            // What the pause holds up is work left.
+            if self.compactor.would_choose(&manifest).is_some() {
+                self.summary.outcome = Outcome::WorkLeft;
+            }
+            return Ok(());
+        }
+        if self.limits.dry_run {
+            self.foresee(&manifest);
+            return Ok(());
+        }
         loop {
-            let manifest = self.compactor.database().load().await?.manifest;
-            let now = self.compactor.database().env.clock.now();
-            let outlook = plan::next(&manifest, self.compactor.settings(), now);
-            self.plan.look_again = outlook.look_again.map(|at| at.micros());
-            let Some(planned) = outlook.plan else { return Ok(()) };
-            let bytes = self.summary.bytes_read + planned.bytes();
-            let over = self.limits.max_bytes.is_some_and(|most| bytes > most);
-            if over || self.is_over() {
+            let bounds = Merging {
+                compactor: self.compactor,
+                limits: &self.limits,
+                deadline: self.deadline,
+                so_far: Mutex::default(),
+            };
+            let workers = (0..self.compactor.settings().merge_workers).map(|_| bounds.worker());
+            let ended = futures::future::join_all(workers).await;
+            let done = bounds.so_far.into_inner();
+            self.summary.merges += done.merges;
+            self.summary.parts += done.parts;
+            self.summary.bytes_read += done.bytes_read;
+            self.summary.bytes_written += done.bytes_written;
+            self.limits.max_bytes = self.limits.max_bytes.map(|most| most.saturating_sub(done.bytes_read));
+            self.summary.expired_tables += done.expired_tables;
+            self.did(done.merges + done.parts + done.expired_tables > 0);
+            ended.into_iter().collect::<Result<Vec<()>, JobError>>()?;
+            if done.limited {
                 self.summary.outcome = Outcome::WorkLeft;
                 return Ok(());
             }
-            if self.limits.dry_run {
-                self.foresee(&planned);
-                return Ok(());
-            }
-            match self.carry_out(&planned).await {
-                Ok(()) => self.summary.outcome = Outcome::Done,
-                Err(JobError::Stale(_)) => {}
-                Err(JobError::Stopped(_)) => {
-                    self.summary.outcome = Outcome::WorkLeft;
+            // Nothing is left but what others have claimed. A dead one's claim may be waited out.
+            let mut freed = false;
+            for (job, who) in done.elsewhere {
+                if self.outlived(job, &who).await? {
+                    self.compactor.freed(job);
+                    freed = true;
+                } else {
                     return Ok(());
                 }
-                Err(JobError::ClaimedElsewhere(who)) => {
-                    if !self.outlived(planned.job(), &who).await? {
-                        return Ok(());
-                    }
-                }
-                Err(error) => return Err(error),
+            }
+            if !freed {
+                return Ok(());
             }
         }
     }
 
     /// What would be done next; what comes after it depends on its outcome.
-    fn foresee(&mut self, planned: &plan::Plan) {
+    fn foresee(&mut self, manifest: &Manifest) {
+        let (settings, now) = (self.compactor.settings(), self.compactor.database().env.clock.now());
+        let Some(task) = self.compactor.would_choose(manifest) else {
+            self.plan.look_again = plan::next(manifest, settings, now).look_again.map(|at| at.micros());
+            return;
+        };
         self.summary.outcome = Outcome::WorkLeft;
-        let (reason, score) = (planned.reason(), planned.score());
-        match planned {
-            plan::Plan::Merge(merge) => {
-                self.summary.merges += 1;
-                self.summary.bytes_read += merge.bytes;
-                let runs = merge.inputs.iter().map(|r| r.0).collect();
-                self.plan.merge = Some(PlannedMerge { runs, bytes: merge.bytes, reason, score });
+        let bytes = task.bytes(manifest);
+        let (runs, reason, score) = match &task {
+            Task::Merge(planned) => (planned.inputs.clone(), planned.reason, planned.score),
+            Task::Part(merge, _) => {
+                (manifest.staged.get(merge).map(|m| m.inputs.clone()).unwrap_or_default(), "part", 100)
             }
-            plan::Plan::Expire(gone) => {
+            Task::Expire => {
+                let Some(gone) = plan::expire(manifest, settings, now) else { return };
                 self.summary.expired_tables += gone.tables.len() as u64;
                 let (tables, rows, bytes) = (gone.tables.len() as u64, gone.rows, gone.bytes);
+                let (reason, score) = (gone.reason, gone.score);
                 self.plan.expire = Some(PlannedExpiry { tables, rows, bytes, reason, score });
+                return;
             }
-        }
-    }
-
-    async fn carry_out(&mut self, planned: &plan::Plan) -> Result<(), JobError> {
-        match planned {
-            plan::Plan::Merge(merge) => {
-                let report = self.compactor.merge(merge, self.deadline).await?;
-                self.summary.merges += 1;
-                self.summary.bytes_read += report.bytes_read;
-                self.summary.bytes_written += report.bytes_written;
-            }
-            plan::Plan::Expire(_) => {
-                self.summary.expired_tables += self.compactor.expire().await?.tables;
-            }
-        }
-        Ok(())
+        };
+        let runs = runs.iter().map(|r| r.0).collect();
+        self.summary.merges += 1;
+        self.summary.bytes_read += bytes;
+        self.plan.merge = Some(PlannedMerge { runs, bytes, reason, score });
     }
 
     async fn house(&mut self) -> Result<(), JobError> {
@@ -361,5 +387,87 @@ impl<'a> Run<'a> {
             }
         }
         Ok(())
+    }
+}
+
+/// What the workers of one run have done together.
+#[derive(Debug, Default)]
+struct SoFar {
+    merges: u64,
+    parts: u64,
+    expired_tables: u64,
+    bytes_read: u64,
+    /// Of what is under way.
+    reserved: u64,
+    bytes_written: u64,
+    /// Whether a limit kept a worker from going on.
+    limited: bool,
+    /// What others have claimed, and who.
+    elsewhere: BTreeMap<JobId, String>,
+}
+
+/// The merges of a run, within its limits.
+struct Merging<'a> {
+    compactor: &'a Compactor,
+    limits: &'a Limits,
+    deadline: Option<Instant>,
+    so_far: Mutex<SoFar>,
+}
+
+impl Merging<'_> {
+    fn is_over(&self) -> bool {
+        self.limits.stop.is_cancelled() || self.deadline.is_some_and(|d| Instant::now() >= d)
+    }
+
+    /// Works until nothing is left that nobody works on, or a limit is reached.
+    async fn worker(&self) -> Result<(), JobError> {
+        loop {
+            let manifest = self.compactor.database().load().await?.manifest;
+            if self.compactor.is_paused(&manifest) {
+                self.so_far.lock().limited = true;
+                return Ok(());
+            }
+            let Some(task) = self.compactor.choose(&manifest) else { return Ok(()) };
+            let bytes = self.compactor.bytes_of(&task, &manifest);
+            if !self.reserve(bytes) {
+                self.compactor.leave(&task);
+                self.so_far.lock().limited = true;
+                return Ok(());
+            }
+            let result = self.compactor.perform(&task, self.deadline).await;
+            let mut so_far = self.so_far.lock();
+            so_far.reserved -= bytes;
+            match result {
+                Ok((went, report, _)) => {
+                    so_far.merges += u64::from(went == Went::Merged);
+                    so_far.parts += u64::from(matches!(task, Task::Part(..)));
+                    so_far.expired_tables += if let Went::Expired(tables) = went { tables } else { 0 };
+                    so_far.bytes_read += report.bytes_read;
+                    so_far.bytes_written += report.bytes_written;
+                }
+                Err(JobError::Stale(why)) => {
+                    tracing::debug!(%why, "will plan again");
+                }
+                Err(JobError::Stopped(_)) => {
+                    so_far.limited = true;
+                    return Ok(());
+                }
+                Err(JobError::ClaimedElsewhere(who)) => {
+                    so_far.elsewhere.insert(task.job(), who);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Takes the bytes that a task will read, if they are within the limits.
+    fn reserve(&self, bytes: u64) -> bool {
+        let mut so_far = self.so_far.lock();
+        let together = so_far.bytes_read + so_far.reserved + bytes;
+        if self.is_over() || self.limits.max_bytes.is_some_and(|most| together > most) {
+            return false;
+        }
+        so_far.reserved += bytes;
+        true
     }
 }

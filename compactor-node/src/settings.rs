@@ -31,6 +31,17 @@ pub struct CompactorSettings {
     pub compression: Compression,
     /// Bytes one ranged GET of a merge fetches.
     pub read_ahead_bytes: u64,
+    /// Merges, or parts of merges, that one process works on at a time: about one for each processor.
+    pub merge_workers: usize,
+    /// A merge of at least twice as many bytes is cut by key into parts of about this size, which any number of
+    /// processes work on.
+    pub part_bytes: u64,
+    /// A merge in parts of which nothing was done for this long is given up: its inputs are free again.
+    pub parts_max_age_seconds: u64,
+    /// Bytes a second that the merges of this process read at most; 0 is no limit.
+    pub max_read_bytes_per_second: u64,
+    /// Bytes a second that the merges of this process write at most; 0 is no limit.
+    pub max_write_bytes_per_second: u64,
     /// Bytes of finished tables being uploaded at once; the merge waits above it.
     pub upload_bytes_in_flight: u64,
     /// A row whose expiry is this long past is expired on every clock.
@@ -74,7 +85,12 @@ impl Default for CompactorSettings {
             block_bytes: 16 << 10,
             compression: Compression::Lz4,
             read_ahead_bytes: 4 << 20,
-            upload_bytes_in_flight: 256 << 20,
+            merge_workers: 2,
+            part_bytes: 256 << 20,
+            parts_max_age_seconds: 7 * 24 * 3600,
+            max_read_bytes_per_second: 0,
+            max_write_bytes_per_second: 0,
+            upload_bytes_in_flight: 64 << 20,
             max_clock_skew_seconds: 10,
             fold_edits: 256,
             grace_seconds: 300,
@@ -122,6 +138,9 @@ impl CompactorSettings {
         at_least("block_bytes", self.block_bytes as u64, 512)?;
         at_least("read_ahead_bytes", self.read_ahead_bytes, self.block_bytes as u64)?;
         at_least("upload_bytes_in_flight", self.upload_bytes_in_flight, self.table_bytes)?;
+        at_least("merge_workers", self.merge_workers as u64, 1)?;
+        at_least("part_bytes", self.part_bytes, 1)?;
+        at_least("parts_max_age_seconds", self.parts_max_age_seconds, 1)?;
         at_least("fold_edits", self.fold_edits, 1)?;
         at_least("max_deletes_per_pass", self.max_deletes_per_pass as u64, 1)?;
         at_least("sweep_interval_seconds", self.sweep_interval_seconds, 1)?;

@@ -10,15 +10,16 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, Uri};
-use isle_service::ApiError;
 use isle_service::health::{Health, State as Standing};
 use isle_service::server::Routes;
 use isle_service::slot::Slot;
 use isle_service::wire::Query;
+use isle_service::{ApiError, ErrorCode};
 use serde_json::json;
 
 pub use self::node::{CompactorArgs, CompactorNode};
 use crate::compactor::{Compactor, CompactorStatus};
+use crate::error::JobError;
 
 /// The port where none is given.
 pub const DEFAULT_PORT: u16 = 7304;
@@ -54,22 +55,30 @@ async fn compact(State(slot): State<Slot<Compactor>>, uri: Uri) -> Result<Respon
 }
 
 async fn pause(State(slot): State<Slot<Compactor>>, uri: Uri) -> Result<Response, ApiError> {
-    set_paused(&slot, &uri, true)
+    let query = Query::parse(&uri, &["for"])?;
+    let lasting = query.duration("for")?;
+    let compactor: Arc<Compactor> = slot.get()?;
+    let pause = compactor.pause(lasting).await.map_err(|e| refused(&e))?;
+    Ok(Json(json!({"paused": true, "pause": pause})).into_response())
 }
 
 async fn resume(State(slot): State<Slot<Compactor>>, uri: Uri) -> Result<Response, ApiError> {
-    set_paused(&slot, &uri, false)
+    Query::parse(&uri, &[])?;
+    let compactor: Arc<Compactor> = slot.get()?;
+    compactor.resume().await.map_err(|e| refused(&e))?;
+    Ok(Json(json!({"paused": false})).into_response())
 }
 
-fn set_paused(slot: &Slot<Compactor>, uri: &Uri, paused: bool) -> Result<Response, ApiError> {
-    Query::parse(uri, &[])?;
-    let compactor: Arc<Compactor> = slot.get()?;
-    if paused {
-        compactor.pause();
-    } else {
-        compactor.resume();
-    }
-    Ok(Json(json!({"paused": paused})).into_response())
+/// Why a pause could not be committed. Pausing twice is pausing once, so asking again is always right.
+fn refused(error: &JobError) -> ApiError {
+    let code = match error {
+        JobError::Unknown(_) => ErrorCode::OutcomeUnknown,
+        JobError::Store(_) => ErrorCode::StoreUnavailable,
+        JobError::Coordination(e) if e.is_passing() => ErrorCode::NotReady,
+        JobError::Stale(_) | JobError::ClaimLost(_) | JobError::Stopped(_) => ErrorCode::NotReady,
+        _ => ErrorCode::Internal,
+    };
+    ApiError::new(code, format!("the pause could not be committed: {error}; ask again"))
 }
 
 /// Shows the compactor's troubles as the program's health, until it is closed.

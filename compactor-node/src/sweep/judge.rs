@@ -23,9 +23,9 @@ impl Named {
     #[must_use]
     pub fn of(manifest: &Manifest) -> Self {
         let log = manifest.log.iter().map(|e| e.path());
-        let tables = manifest.tables().map(|t| t.path());
+        let tables = manifest.named_tables().map(|t| t.path());
         let pointed = manifest.log.iter().flat_map(|e| &e.blobs);
-        let pointed = pointed.chain(manifest.tables().flat_map(|t| &t.blobs));
+        let pointed = pointed.chain(manifest.named_tables().flat_map(|t| &t.blobs));
         let pointed = pointed.chain(manifest.retired.iter().flat_map(|r| &r.blobs));
         let blobs = manifest.blobs.keys().chain(pointed).map(|b| names::blob(b));
         Self {

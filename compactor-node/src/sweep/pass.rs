@@ -248,7 +248,7 @@ fn orphans(ground: &Ground<'_>, suspects: Vec<ObjectMeta>) -> (Vec<(ObjectPath, 
 
 /// Everything the sweep lists, in the order of the cursor.
 fn folders(manifest: &Manifest) -> Vec<String> {
-    let kinds = [("blob", manifest.blobs.len()), ("table", manifest.tables().count())];
+    let kinds = [("blob", manifest.blobs.len()), ("table", manifest.named_tables().count())];
     let mut folders = vec!["log".to_owned()];
     for (kind, named) in kinds {
         if named <= LISTED_WHOLE {

@@ -68,8 +68,7 @@ async fn the_mode_is_shown_foreseen_and_set() {
     scribe.append(&generation(1, e.db.env.clock.now())).await;
     scribe.flush().await;
     e.clock.advance(std::time::Duration::from_secs(7200));
-    let compactor = Compactor::open(e.process("compactor"), node("c"), settings()).unwrap();
-    compactor.pause();
+    let compactor = Compactor::idle(e.process("compactor"), node("c"), settings()).unwrap();
     let (_server, base) = served(&compactor).await;
     let client = Client::default();
     let put = async |target: &str, body: &str| -> Result<Value, String> {

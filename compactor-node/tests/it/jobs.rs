@@ -37,9 +37,7 @@ async fn planned(db: &Database) -> MergePlan {
 
 /// A compactor that merges only when it is told to.
 fn on_demand(db: Database) -> Compactor {
-    let compactor = Compactor::open(db, node("c"), settings()).unwrap();
-    compactor.pause();
-    compactor
+    Compactor::idle(db, node("c"), settings()).unwrap()
 }
 
 /// Every table that is put from now on is in the bucket, and its answer on the way.

@@ -4,6 +4,7 @@
 
 mod collect;
 mod costs;
+mod fleet;
 mod http;
 mod jobs;
 mod merge;
@@ -11,6 +12,7 @@ mod model;
 mod modes;
 mod objects;
 mod once;
+mod parts;
 mod pins;
 mod shapes;
 mod sweep;

@@ -280,7 +280,7 @@ async fn pause_stops_merges_and_resume_starts_them_again() {
     let e = Embedded::new().await;
     let mut scribe = Scribe::take_over(&e.db).await;
     let compactor = Compactor::open(e.process("compactor"), node("c"), settings()).unwrap();
-    compactor.pause();
+    compactor.pause(None).await.unwrap();
     for n in 0..5 {
         scribe.append(&generation(n, e.db.env.clock.now())).await;
         scribe.flush().await;
@@ -292,7 +292,7 @@ async fn pause_stops_merges_and_resume_starts_them_again() {
         .await
         .unwrap();
     assert_eq!(compactor.status().merges, 0);
-    compactor.resume();
+    compactor.resume().await.unwrap();
     wait_for_runs(&compactor, 2).await;
     compactor.close().await;
 }

@@ -83,8 +83,7 @@ async fn retention_wakes_an_idle_compactor() {
 #[tokio::test]
 async fn a_change_of_mode_says_what_it_means_before_it_is_made() {
     let (e, _scribe) = database(CompactionMode::Merge, 4).await;
-    let compactor = Compactor::open(e.process("compactor"), node("c"), sharp()).unwrap();
-    compactor.pause();
+    let compactor = Compactor::idle(e.process("compactor"), node("c"), sharp()).unwrap();
     let m = e.db.load().await.unwrap().manifest;
     // Rows are 40, 30, 20 and 10 seconds old.
     let foreseen = compactor.foresee(&m, &fifo(25));
@@ -155,8 +154,7 @@ async fn a_merge_planned_in_another_mode_is_planned_anew() {
     let (e, mut scribe) = database(CompactionMode::Merge, 4).await;
     let planned = compactor_node::plan::merge(&e.db.load().await.unwrap().manifest, &sharp()).unwrap();
     scribe.commit(vec![Change::SetCompaction { compaction: fifo(3600) }]).await;
-    let compactor = Compactor::open(e.process("compactor"), node("c"), sharp()).unwrap();
-    compactor.pause();
+    let compactor = Compactor::idle(e.process("compactor"), node("c"), sharp()).unwrap();
     let refused = compactor.merge(&planned, None).await.unwrap_err();
     assert!(matches!(refused, JobError::Stale(_)), "{refused}");
     compactor.close().await;

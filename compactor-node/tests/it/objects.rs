@@ -40,7 +40,7 @@ pub(crate) fn segment(epoch: Epoch, incarnation: Incarnation, first_seq: u64) ->
 pub(crate) async fn named(e: &Embedded) -> BTreeSet<String> {
     let m = e.db.load().await.unwrap().manifest;
     let log = m.log.iter().map(|l| l.path().to_string());
-    let tables = m.tables().map(|t| t.path().to_string());
+    let tables = m.named_tables().map(|t| t.path().to_string());
     log.chain(tables).chain(m.retired.iter().map(|r| r.path.to_string())).collect()
 }
 

@@ -305,8 +305,7 @@ async fn what_a_dead_merge_left_is_found() {
     let planned = plan::merge(&e.db.load().await.unwrap().manifest, &settings()).unwrap();
     let gate = isle_testkit::fault::Gate::new();
     e.bucket.inject(Rule::on(Op::Put).path("table/*"), Fault::HoldAfter(gate.clone()));
-    let compactor = Compactor::open(e.process("compactor"), node("dying"), settings()).unwrap();
-    compactor.pause();
+    let compactor = Compactor::idle(e.process("compactor"), node("dying"), settings()).unwrap();
     let merging = tokio::spawn({
         let (compactor, planned) = (compactor.clone(), planned.clone());
         async move { compactor.merge(&planned, None).await }

@@ -341,7 +341,7 @@ impl Oracle {
 /// Paths and lengths of every object a manifest names.
 fn named_by(manifest: &Manifest) -> impl Iterator<Item = (String, u64)> + '_ {
     let log = manifest.log.iter().map(|e| (e.path().to_string(), e.len));
-    let tables = manifest.tables().map(|t| (t.path().to_string(), t.len));
+    let tables = manifest.named_tables().map(|t| (t.path().to_string(), t.len));
     let blobs = manifest.blobs.iter().map(|(b, len)| (names::blob(b).to_string(), *len));
     log.chain(tables).chain(blobs)
 }
@@ -381,6 +381,7 @@ impl Truth {
                     (&[], tables)
                 }
                 Change::Merge { tables, .. } => (&[], tables),
+                Change::StagePart { made, .. } => (&[], &made.tables),
                 _ => continue,
             };
             for segment in segments {

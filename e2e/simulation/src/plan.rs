@@ -320,6 +320,10 @@ fn compactor(rng: &mut Rng) -> CompactorSettings {
         orphan_age_seconds: rng.between(1, 3),
         log_retention_seconds: if rng.per_mille(300) { rng.between(2, 4) } else { 0 },
         backoff_seconds: (0.05, 0.5),
+        merge_workers: rng.between(1, 2) as usize,
+        // Half of the plans cut all but the smallest merges into parts.
+        part_bytes: if rng.per_mille(500) { rng.between(256, 4096) } else { 1 << 30 },
+        parts_max_age_seconds: rng.between(1, 4),
         ..CompactorSettings::default()
     }
 }

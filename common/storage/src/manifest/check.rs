@@ -9,8 +9,9 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::staged::{MAX_PARTS, MAX_STAGED_MERGES, StagedMerge};
 use super::state::{FORMAT, KNOWN_FEATURES, LogEntry, MAX_EPOCHS, Manifest, RECENT_COMMITS, Run, TableEntry};
-use crate::ids::SeqNo;
+use crate::ids::{SeqNo, Version};
 use crate::names::{LogKind, is_name};
 use crate::row::{BlobId, MAX_KEY_LEN};
 use crate::sabotage::{Rule, broken};
@@ -36,7 +37,8 @@ pub fn whole(m: &Manifest) -> Result<(), Violation> {
     for blob in m.blobs.keys().chain(m.retired.iter().flat_map(|r| &r.blobs)) {
         require!(is_name(blob), "{blob:?} is no blob file's name");
     }
-    judge(m, 0..m.log.len(), 0..m.runs.len())
+    judge(m, 0..m.log.len(), 0..m.runs.len())?;
+    m.staged.iter().try_for_each(|(id, merge)| staged_tables(m, *id, merge))
 }
 
 /// Judges a step: the new manifest is whole, and nothing that must only grow has shrunk. `old` has been judged.
@@ -69,7 +71,12 @@ pub fn step(old: &Manifest, new: &Manifest) -> Result<(), Violation> {
             require!(is_name(blob), "{blob:?} is no blob file's name");
         }
     }
-    judge(new, unshared(&old.log, &new.log), unshared(&old.runs, &new.runs))
+    judge(new, unshared(&old.log, &new.log), unshared(&old.runs, &new.runs))?;
+    let same = |id, merge| old.staged.get(id).is_some_and(|before| Arc::ptr_eq(before, merge));
+    new.staged
+        .iter()
+        .filter(|(id, merge)| !same(*id, merge))
+        .try_for_each(|(id, merge)| staged_tables(new, *id, merge))
 }
 
 /// The positions in `new` between what it begins with as `old` does, and what it ends with as `old` does.
@@ -103,6 +110,7 @@ fn judge(m: &Manifest, log: Range<usize>, runs: Range<usize>) -> Result<(), Viol
     tail(m)?;
     epochs(m)?;
     tree(m, runs)?;
+    staged(m)?;
     for (name, s) in &m.snapshots {
         require!(s.seq <= m.last_seq, "snapshot {name:?} at {} lies above {}", s.seq, m.last_seq);
     }
@@ -207,6 +215,49 @@ fn tree(m: &Manifest, looked_at: Range<usize>) -> Result<(), Violation> {
     }
     let ids: BTreeSet<_> = m.runs.iter().map(|r| r.id).collect();
     require!(ids.len() == m.runs.len(), "a run's id stands twice");
+    Ok(())
+}
+
+/// Merges in parts: their inputs are there, neighbours, and nobody else's.
+fn staged(m: &Manifest) -> Result<(), Violation> {
+    require!(m.staged.len() <= MAX_STAGED_MERGES, "more than {MAX_STAGED_MERGES} merges in parts");
+    let mut held = BTreeSet::new();
+    for (id, merge) in &m.staged {
+        require!(*id <= m.version, "a merge in parts of version {id} at version {}", m.version);
+        let at = m.runs.iter().position(|r| Some(&r.id) == merge.inputs.first());
+        let there = at.map(|at| m.runs[at..].iter().take(merge.inputs.len()).map(|r| r.id));
+        require!(
+            there.is_some_and(|there| there.eq(merge.inputs.iter().copied())),
+            "the inputs of the merge in parts {id} are not there as neighbours"
+        );
+        require!(
+            merge.inputs.iter().all(|run| held.insert(*run)),
+            "an input of the merge in parts {id} is another's too"
+        );
+        require!(merge.planned_mode == m.compaction, "merge in parts {id} is of another mode");
+        require!(merge.parts.len() < merge.part_count() as usize, "merge in parts {id} is done");
+    }
+    Ok(())
+}
+
+/// What one merge in parts has staged.
+fn staged_tables(m: &Manifest, id: Version, merge: &StagedMerge) -> Result<(), Violation> {
+    let ascend = merge.splits.windows(2).all(|p| p[0] < p[1]);
+    require!(
+        ascend && !merge.splits.is_empty() && merge.splits.len() < MAX_PARTS,
+        "the split keys of the merge in parts {id} do not ascend, or are none or too many"
+    );
+    for (i, part) in &merge.parts {
+        require!(*i < merge.part_count(), "the merge in parts {id} has no part {i}");
+        let range = merge.range(*i);
+        for t in &part.tables {
+            table(t)?;
+            blobs_are_there(m, &t.blobs, &t.name)?;
+            require!(range.holds_all(t), "staged table {} reaches beyond its part", t.name);
+        }
+        let ascend = part.tables.windows(2).all(|p| p[0].largest < p[1].smallest);
+        require!(ascend, "staged tables of part {i} of merge {id} overlap");
+    }
     Ok(())
 }
 

@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use super::Violation;
-use super::state::{CompactionMode, GroupCursor, JobClaim, KNOWN_FEATURES, LogEntry, Snapshot, TableEntry};
+use super::staged::{PARTS_FEATURE, PAUSE_FEATURE, Pause, StagedPart};
+use super::state::{
+    CompactionMode, GroupCursor, JobClaim, KNOWN_FEATURES, Key, LogEntry, Snapshot, TableEntry,
+};
 use crate::format::FormatError;
 use crate::ids::{CommitId, Epoch, Incarnation, JobId, Lineage, RunId, SeqNo, Timestamp, Version};
 use crate::names::ObjectPath;
@@ -79,6 +82,43 @@ pub enum Change {
         planned_mode: CompactionMode,
         /// The instant the job judged at: every table's retention has ended by then.
         as_of: Timestamp,
+    },
+    /// A merge in parts begins: see [`super::staged`]. It is known by the version of this edit.
+    BeginMerge {
+        /// The inputs, newest first: neighbours in the manifest, held by no other merge.
+        inputs: Vec<RunId>,
+        /// The keys at which parts meet, ascending; at least one.
+        splits: Vec<Key>,
+        /// Every snapshot the job planned with.
+        snapshots: Vec<SeqNo>,
+        /// The mode the job planned with.
+        planned_mode: CompactionMode,
+        /// Whether nothing lies beneath the inputs.
+        bottom: bool,
+        /// The maker's clock.
+        at: Timestamp,
+    },
+    /// A part of a merge is done. The last one puts the merged run in the place of the inputs.
+    StagePart {
+        /// The merge, by the version that began it.
+        merge: Version,
+        /// Which part.
+        part: u32,
+        /// What it made.
+        #[serde(flatten)]
+        made: StagedPart,
+        /// The maker's clock.
+        at: Timestamp,
+    },
+    /// A merge in parts is given up: its staged tables are retired, its inputs are free again.
+    AbandonMerge {
+        /// The merge, by the version that began it.
+        merge: Version,
+    },
+    /// Merges are paused, or go on.
+    SetPause {
+        /// `None` ends the pause.
+        pause: Option<Pause>,
     },
     /// The log up to and including this number is no longer kept for tailers.
     TrimLog {
@@ -226,6 +266,10 @@ impl Change {
     pub fn required_feature(&self) -> Option<&'static str> {
         match self {
             Self::Expire { .. } => Some("expire"),
+            Self::BeginMerge { .. } | Self::StagePart { .. } | Self::AbandonMerge { .. } => {
+                Some(PARTS_FEATURE)
+            }
+            Self::SetPause { .. } => Some(PAUSE_FEATURE),
             Self::SetCompaction { compaction } => compaction.required_feature(),
             Self::SetDefaultTtl { .. } => Some("default_ttl"),
             _ => None,

@@ -17,11 +17,13 @@ pub mod edit;
 mod entry;
 pub mod judge;
 mod retention;
+pub mod staged;
 pub mod state;
 pub mod text;
 
 pub use check::Violation;
 pub use edit::{Author, Change, Edit, EditError};
+pub use staged::{KeyRange, Pause, StagedMerge, StagedPart};
 pub use state::{
     CheckpointRef, CompactionMode, EpochStart, Expiring, GroupCursor, Head, JobClaim, Key, LogEntry, LogTail,
     Manifest, MaxLag, Retired, Run, Snapshot, TableEntry,

@@ -21,11 +21,14 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use crate::ids::{CommitId, DatabaseId, Epoch, Incarnation, JobId, Lineage, SeqNo, Timestamp, Version};
+use crate::ids::{
+    CommitId, DatabaseId, Epoch, Incarnation, JobId, Lineage, RunId, SeqNo, Timestamp, Version,
+};
 use crate::names::ObjectPath;
 use crate::row::BlobId;
 
 pub use super::entry::{Expiring, Key, LogEntry, LogTail, Run, TableEntry};
+use super::staged::{PARTS_FEATURE, PAUSE_FEATURE, Pause, StagedMerge};
 
 /// Version of the manifest's own format.
 pub const FORMAT: u32 = 1;
@@ -38,8 +41,17 @@ pub const RECENT_COMMITS: usize = 256;
 pub const MAX_EPOCHS: usize = 1024;
 
 /// Features this build understands beyond format 1.
-pub const KNOWN_FEATURES: &[&str] =
-    &["blobs", "snapshots", "fifo", "time_window", "leveled", "expire", "default_ttl"];
+pub const KNOWN_FEATURES: &[&str] = &[
+    "blobs",
+    "snapshots",
+    "fifo",
+    "time_window",
+    "leveled",
+    "expire",
+    "default_ttl",
+    PARTS_FEATURE,
+    PAUSE_FEATURE,
+];
 
 pub(super) fn is_false(b: &bool) -> bool {
     !*b
@@ -242,6 +254,12 @@ pub struct Manifest {
     pub tail: Option<LogTail>,
     /// Sorted runs, newest first.
     pub runs: Vec<Arc<Run>>,
+    /// Merges in parts under way, by the version that began them. Their tables are named and not read.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub staged: BTreeMap<Version, Arc<StagedMerge>>,
+    /// Set while nobody is to begin a merge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause: Option<Pause>,
     /// Blob files in use, with their lengths. Shared between versions: most edits leave them alone.
     #[serde(default, skip_serializing_if = "none_inside")]
     pub blobs: Arc<BTreeMap<BlobId, u64>>,
@@ -290,6 +308,8 @@ impl Manifest {
             log: Vec::new(),
             tail: None,
             runs: Vec::new(),
+            staged: BTreeMap::new(),
+            pause: None,
             blobs: Arc::default(),
             snapshots: BTreeMap::new(),
             history_floor: SeqNo::ZERO,
@@ -342,7 +362,19 @@ impl Manifest {
         self.trimmed_seq.next()
     }
 
-    /// Every table, newest run first.
+    /// Every table the manifest names: those that are read, and the staged ones. An input's table that a part keeps
+    /// as it is stands here twice.
+    pub fn named_tables(&self) -> impl Iterator<Item = &Arc<TableEntry>> {
+        self.tables().chain(self.staged.values().flat_map(|m| m.tables()))
+    }
+
+    /// The merge in parts that holds `run`, if one does.
+    #[must_use]
+    pub fn held_by(&self, run: RunId) -> Option<Version> {
+        self.staged.iter().find(|(_, m)| m.inputs.contains(&run)).map(|(id, _)| *id)
+    }
+
+    /// Every table that is read, newest run first.
     pub fn tables(&self) -> impl Iterator<Item = &Arc<TableEntry>> {
         self.runs.iter().flat_map(|r| &r.tables)
     }

@@ -96,6 +96,12 @@ impl TableMeta {
         self.index.len()
     }
 
+    /// A key at or above every key of block `i` and at or below every key of the next: where tables can be cut.
+    #[must_use]
+    pub fn separator(&self, i: usize) -> &[u8] {
+        self.index.separator(i)
+    }
+
     /// Where data block `i` lies in the object; empty for a block that does not exist.
     #[must_use]
     pub fn block_range(&self, i: usize) -> Range<u64> {

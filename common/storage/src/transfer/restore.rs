@@ -96,6 +96,8 @@ fn of_a_new_history(
     manifest.lineage = lineage;
     manifest.retired.clear();
     manifest.jobs.clear();
+    // What merges in parts had staged was not copied: they begin anew.
+    manifest.staged.clear();
     manifest.recent.clear();
     manifest.recent.push((manifest.version, CommitId(env.entropy.next_u64())));
     check::whole(&manifest).map_err(|v| TransferError::Damaged {

@@ -24,7 +24,7 @@ impl Names {
     pub(super) fn of(manifest: &Manifest) -> Self {
         let named = |len| Named { len, seen: false };
         let log = manifest.log.iter().map(|e| (e.path().to_string(), named(e.len)));
-        let tables = manifest.tables().map(|t| (t.path().to_string(), named(t.len)));
+        let tables = manifest.named_tables().map(|t| (t.path().to_string(), named(t.len)));
         let blobs = manifest.blobs.iter().map(|(b, len)| (names::blob(b).to_string(), named(*len)));
         let retired = manifest.retired.iter().map(|r| (r.path.to_string(), named(r.len)));
         Self { live: log.chain(tables).chain(blobs).collect(), retired: retired.collect() }

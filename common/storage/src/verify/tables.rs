@@ -1,5 +1,6 @@
 //! Every table: every block and row, held against its metadata and its entry in the manifest.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::{StreamExt, stream};
@@ -33,9 +34,11 @@ pub(super) async fn walk(walk: &mut Walk<'_>, manifest: &Manifest) {
     }
     let Walk { fetch, names, report, gone, folder, progress, done, .. } = walk;
     let of = names.len() as u64 + folder.seen();
-    let there: Vec<Arc<TableEntry>> = manifest.tables().cloned().collect();
+    // An input's table that a part of a merge keeps is named twice and read once.
+    let named: BTreeMap<&str, &Arc<TableEntry>> =
+        manifest.named_tables().map(|t| (t.name.as_str(), t)).collect();
     let there: Vec<Arc<TableEntry>> =
-        there.into_iter().filter(|t| names.was_seen(t.path().as_str())).collect();
+        named.into_values().filter(|t| names.was_seen(t.path().as_str())).cloned().collect();
     let fetch: &Fetch<'_> = fetch;
     let read = |entry: Arc<TableEntry>| async move {
         let looked = look(fetch, &entry.path(), Some(&entry), entry.len, entry.meta_offset).await;

@@ -178,6 +178,8 @@ fn build(
     manifest.version = Version(round_up(found.highest_version.max(manifest.version).0, VERSION_STRIDE));
     // Whoever held a claim holds it in the old history.
     manifest.jobs.clear();
+    // Merges in parts begin anew: what they had staged may be gone with the edits that were lost, and is an orphan now.
+    manifest.staged.clear();
     check::whole(&manifest).map_err(|e| unfit(e.to_string()))?;
     Ok(manifest)
 }

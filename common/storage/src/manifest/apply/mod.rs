@@ -8,11 +8,15 @@
 //! every commit: entries are shared between versions, and [`check::step`] looks only at what is not.
 
 mod log;
+mod parts;
 mod retention;
 mod tree;
 
+use std::collections::BTreeMap;
+
 use super::check;
 use super::edit::{Author, Change, Edit, EditError};
+use super::staged::StagedMerge;
 use super::state::{GroupCursor, JobClaim, KNOWN_FEATURES, Manifest, RECENT_COMMITS, Snapshot};
 use crate::ids::{CommitId, JobId, SeqNo, Version};
 use crate::row::BlobId;
@@ -36,6 +40,7 @@ impl Manifest {
         for change in &edit.changes {
             next.take(edit, change).map_err(|why| EditError::Stale { version, why })?;
         }
+        next.end_impossible_merges(version);
         next.remember(version, edit.commit);
         check::step(self, &next).map_err(|violation| EditError::Violates { version, violation })?;
         Ok(next)
@@ -94,10 +99,31 @@ impl Manifest {
             }
             Change::Merge { inputs, tables, snapshots, planned_mode, dropped, judged } => {
                 self.mode_is(planned_mode)?;
+                self.inputs_are_free(inputs)?;
                 self.merge(version, inputs, tables, snapshots, *dropped, *judged)
             }
             Change::Expire { tables, planned_mode, as_of } => {
                 self.expire(version, tables, planned_mode, *as_of)
+            }
+            Change::BeginMerge { inputs, splits, snapshots, planned_mode, bottom, at } => {
+                self.mode_is(planned_mode)?;
+                let merge = StagedMerge {
+                    inputs: inputs.clone(),
+                    splits: splits.clone(),
+                    snapshots: snapshots.clone(),
+                    planned_mode: planned_mode.clone(),
+                    bottom: *bottom,
+                    touched: *at,
+                    parts: BTreeMap::new(),
+                    extra: BTreeMap::new(),
+                };
+                self.begin_merge(version, merge)
+            }
+            Change::StagePart { merge, part, made, at } => self.stage_part(version, *merge, *part, made, *at),
+            Change::AbandonMerge { merge } => self.abandon_merge(version, *merge),
+            Change::SetPause { pause } => {
+                self.pause.clone_from(pause);
+                Ok(())
             }
             Change::TrimLog { trimmed_seq } => self.trim_log(version, *trimmed_seq),
             Change::Collected { paths } => self.collected(paths),

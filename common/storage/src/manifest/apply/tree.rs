@@ -28,7 +28,12 @@ impl Manifest {
     ///   the earlier one: its clock may be slow, its commit may have been tried again for long. A row that it still shows
     ///   may have been dropped, or turned into a delete, as expired. So where any row of `gone` expires, it is refused.
     /// * A snapshot within `gone`, or below, may need a version that the job thought nobody sees.
-    fn harms_no_snapshot(&self, gone: &[Arc<Run>], planned: &[SeqNo], judged: SeqNo) -> Result<(), String> {
+    pub(super) fn harms_no_snapshot(
+        &self,
+        gone: &[Arc<Run>],
+        planned: &[SeqNo],
+        judged: SeqNo,
+    ) -> Result<(), String> {
         if judged == SeqNo::ZERO {
             return Ok(());
         }
@@ -82,7 +87,7 @@ impl Manifest {
     }
 
     /// Where the inputs stand, if they are all there and still neighbours.
-    fn position_of(&self, inputs: &[RunId]) -> Result<usize, String> {
+    pub(super) fn position_of(&self, inputs: &[RunId]) -> Result<usize, String> {
         let first = inputs.first().ok_or("a merge without inputs")?;
         let at = self
             .runs
@@ -106,7 +111,7 @@ impl Manifest {
         if new.len() != tables.len() {
             return Err("two new tables have one name".to_owned());
         }
-        if let Some(t) = self.tables().find(|t| new.contains(t.name.as_str())) {
+        if let Some(t) = self.named_tables().find(|t| new.contains(t.name.as_str())) {
             return Err(format!("there is already a table {}", t.name));
         }
         let paths: BTreeSet<ObjectPath> = new.iter().map(|n| names::table(n)).collect();
@@ -132,7 +137,7 @@ impl Manifest {
         if dead.is_empty() {
             return;
         }
-        let tables = self.tables().chain(coming).map(|t| &t.blobs);
+        let tables = self.named_tables().chain(coming).map(|t| &t.blobs);
         for blob in self.log.iter().map(|e| &e.blobs).chain(tables).flatten() {
             dead.remove(blob);
         }
@@ -163,8 +168,8 @@ impl Manifest {
     }
 }
 
-/// Whether `tables` can be a rewriting of `gone`: nothing in it is newer or older, and what was lost was judged.
-fn rewrites(gone: &[Arc<Run>], tables: &[Arc<TableEntry>], judged: SeqNo) -> Result<(), String> {
+/// Whether nothing in `tables` is newer or older than what stands in `gone`.
+pub(super) fn within(gone: &[Arc<Run>], tables: &[Arc<TableEntry>], judged: SeqNo) -> Result<(), String> {
     let inputs = || gone.iter().flat_map(|r| &r.tables);
     let min_seq = inputs().map(|t| t.min_seq).min().unwrap_or_default();
     let max_seq = inputs().map(|t| t.max_seq).max().unwrap_or_default();
@@ -184,6 +189,13 @@ fn rewrites(gone: &[Arc<Run>], tables: &[Arc<TableEntry>], judged: SeqNo) -> Res
     if judged > max_seq {
         return Err(format!("the job judged against {judged}, above its inputs' {max_seq}"));
     }
+    Ok(())
+}
+
+/// Whether `tables` can be a rewriting of `gone`: within its bounds, and what was lost was judged.
+fn rewrites(gone: &[Arc<Run>], tables: &[Arc<TableEntry>], judged: SeqNo) -> Result<(), String> {
+    within(gone, tables, judged)?;
+    let inputs = || gone.iter().flat_map(|r| &r.tables);
     let before: u64 = inputs().map(|t| t.rows).fold(0, u64::saturating_add);
     let after: u64 = tables.iter().map(|t| t.rows).fold(0, u64::saturating_add);
     if after > before {

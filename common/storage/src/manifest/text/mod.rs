@@ -11,11 +11,14 @@
 //! log segment 2-00000000000000cd-31..40 len=300 index=200 crc=0x0a1b2c3d time=9..9 raw=400
 //! run 6 l0
 //! table 2-00000000000000cd-1 len=800 meta=600 crc=0x0a1b2c3d from="a" to="k" seq=11..30 time=5..9 rows=20 deletes=0 raw=1000
+//! staged 12 inputs=[6,4] splits=["m"] mode={"mode":"merge"} touched=9 bottom
+//! part 0 judged=30 dropped
+//! pause by="c1" since=9
 //! snapshot "nightly" seq=30 created=9
 //! retired log/….seg len=300 version=6
 //! commit 7 0123456789abcdef
 //! ```
-//! A table belongs to the run above it; log objects, runs and tables stand in the manifest's order. Texts are JSON
+//! A table belongs to the run, or the part of a merge, above it; log objects, runs and tables stand in the manifest's order. Texts are JSON
 //! strings; what a newer version has added stands last on its line as `extra={…}`. Lines that are empty or start with `#`
 //! are skipped. `parse(print(m)) == m` for every manifest.
 

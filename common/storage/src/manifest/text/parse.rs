@@ -1,10 +1,12 @@
 //! Parsing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Span;
 use super::line::{Line, json};
 use crate::ids::{DatabaseId, Lineage, RunId, SeqNo, Timestamp};
+use crate::manifest::staged::{Pause, StagedMerge, StagedPart};
 use crate::manifest::state::{
     CompactionMode, EpochStart, Expiring, GroupCursor, JobClaim, LogEntry, LogTail, Manifest, Retired, Run,
     Snapshot, TableEntry,
@@ -35,12 +37,33 @@ fn take(m: &mut Manifest, line: &str) -> Result<(), String> {
         "log" => m.log.push(Arc::new(log(&mut l)?)),
         "run" => m.runs.push(Arc::new(run(&mut l)?)),
         "table" => {
-            let run = m.runs.last_mut().ok_or("a table without a run above it")?;
-            Arc::make_mut(run).tables.push(Arc::new(table(&mut l)?));
+            let table = Arc::new(table(&mut l)?);
+            tables_above(m).ok_or("a table without a run or a part above it")?.push(table);
         }
         "blob" => {
             let name = l.text("name")?;
             Arc::make_mut(&mut m.blobs).insert(name, l.field("len")?);
+        }
+        "staged" => {
+            let id = count(&mut l, "version")?.into();
+            m.staged.insert(id, Arc::new(staged(&mut l)?));
+        }
+        "part" => {
+            let i = l.value("part")?;
+            let part = StagedPart {
+                judged: SeqNo(l.field("judged")?),
+                dropped: l.flag("dropped"),
+                tables: Vec::new(),
+            };
+            let merge = m.staged.values_mut().next_back().ok_or("a part without a merge above it")?;
+            Arc::make_mut(merge).parts.insert(i, Arc::new(part));
+        }
+        "pause" => {
+            m.pause = Some(Pause {
+                by: json("by", l.need("by")?)?,
+                since: Timestamp(l.field("since")?),
+                until: l.optional("until")?.map(Timestamp),
+            });
         }
         "snapshot" => {
             let name = l.text("name")?;
@@ -61,6 +84,30 @@ fn take(m: &mut Manifest, line: &str) -> Result<(), String> {
         other => return Err(format!("{other:?} is no fact of a manifest")),
     }
     l.end()
+}
+
+/// Where a table on the next line belongs: merges in parts stand behind all runs, in ascending order.
+fn tables_above(m: &mut Manifest) -> Option<&mut Vec<Arc<TableEntry>>> {
+    match m.staged.values_mut().next_back() {
+        Some(merge) => {
+            let part = Arc::make_mut(merge).parts.values_mut().next_back()?;
+            Some(&mut Arc::make_mut(part).tables)
+        }
+        None => m.runs.last_mut().map(|run| &mut Arc::make_mut(run).tables),
+    }
+}
+
+fn staged(l: &mut Line<'_>) -> Result<StagedMerge, String> {
+    Ok(StagedMerge {
+        inputs: l.json("inputs")?,
+        splits: l.json("splits")?,
+        snapshots: l.json("snapshots")?,
+        planned_mode: json("mode", l.need("mode")?)?,
+        bottom: l.flag("bottom"),
+        touched: Timestamp(l.field("touched")?),
+        parts: BTreeMap::new(),
+        extra: l.extra()?,
+    })
 }
 
 fn count(l: &mut Line<'_>, what: &str) -> Result<u64, String> {

@@ -6,6 +6,8 @@ use std::fmt::{Display, Write};
 use serde_json::Value as Json;
 
 use super::Span;
+use crate::ids::Version;
+use crate::manifest::staged::StagedMerge;
 use crate::manifest::state::{
     CompactionMode, EpochStart, LogEntry, LogTail, Manifest, Retired, Run, Snapshot, TableEntry,
 };
@@ -92,6 +94,11 @@ pub(super) fn manifest(m: &Manifest) -> String {
     }
     m.log.iter().for_each(|e| log(&mut out, e));
     m.runs.iter().for_each(|r| run(&mut out, r));
+    m.staged.iter().for_each(|(id, merge)| staged(&mut out, *id, merge));
+    if let Some(pause) = &m.pause {
+        out.word("pause").field("by", quoted(&pause.by)).field("since", pause.since.0);
+        out.some("until", pause.until.map(|u| u.0)).end(&nothing);
+    }
     for (name, len) in m.blobs.iter() {
         out.word("blob").word(quoted(name)).field("len", len).end(&nothing);
     }
@@ -151,6 +158,20 @@ fn log(out: &mut Out, e: &LogEntry) {
 fn run(out: &mut Out, r: &Run) {
     out.word("run").word(r.id).flag("l0", r.l0).end(&BTreeMap::new());
     r.tables.iter().for_each(|t| table(out, t));
+}
+
+fn staged(out: &mut Out, id: Version, m: &StagedMerge) {
+    out.word("staged").word(id).field("inputs", quoted(&m.inputs)).field("splits", quoted(&m.splits));
+    if !m.snapshots.is_empty() {
+        out.field("snapshots", quoted(&m.snapshots));
+    }
+    out.field("mode", quoted(&m.planned_mode)).field("touched", m.touched.0);
+    out.flag("bottom", m.bottom).end(&m.extra);
+    for (i, part) in &m.parts {
+        out.word("part").word(i).field("judged", part.judged).flag("dropped", part.dropped);
+        out.end(&BTreeMap::new());
+        part.tables.iter().for_each(|t| table(out, t));
+    }
 }
 
 fn table(out: &mut Out, t: &TableEntry) {

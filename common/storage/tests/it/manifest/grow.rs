@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use isle_storage::ids::{Epoch, JobId, SeqNo, Timestamp};
 use isle_storage::manifest::{
-    Change, CompactionMode, Edit, Expiring, GroupCursor, JobClaim, Key, LogEntry, Manifest, MaxLag, Snapshot,
-    TableEntry,
+    Change, CompactionMode, Edit, Expiring, GroupCursor, JobClaim, Key, LogEntry, Manifest, MaxLag, Pause,
+    Snapshot, StagedPart, TableEntry,
 };
 use isle_storage::names;
 use serde_json::json;
@@ -69,7 +69,7 @@ impl Grower {
         if self.m.epoch == Epoch::ZERO {
             return Some(self.takeover());
         }
-        let changes = match self.below(24) {
+        let changes = match self.below(33) {
             0 => return Some(self.takeover()),
             1..=9 => self.append(),
             10..=13 => self.flush()?,
@@ -80,6 +80,10 @@ impl Grower {
             20 => vec![Change::DropSnapshot { name: self.m.snapshots.keys().next()?.clone() }],
             21 => vec![self.mode()],
             22 => self.claims(),
+            23 => vec![self.begin_merge()?],
+            24..=29 => vec![self.stage_part()?],
+            30 => vec![Change::AbandonMerge { merge: *self.m.staged.keys().next()? }],
+            31 => vec![self.pause()],
             _ => self.group(),
         };
         Some(build::edit(&self.m, changes))
@@ -175,10 +179,73 @@ impl Grower {
             .collect()
     }
 
+    /// Neighbouring runs that no merge in parts holds, and where they stand.
+    fn free_neighbours(&mut self) -> Option<(usize, usize)> {
+        let runs = &self.m.runs;
+        let len = runs.len();
+        let at = self.below(len.checked_sub(1)? as u64 + 1) as usize;
+        let count = 1 + self.below((len - at).min(4) as u64) as usize;
+        let free = self.m.runs[at..at + count].iter().all(|r| self.m.held_by(r.id).is_none());
+        free.then_some((at, count))
+    }
+
+    fn begin_merge(&mut self) -> Option<Change> {
+        let (at, count) = self.free_neighbours()?;
+        let runs = &self.m.runs;
+        (self.m.staged.len() < 16).then(|| Change::BeginMerge {
+            inputs: runs[at..at + count].iter().map(|r| r.id).collect(),
+            splits: [0u8, 1].map(|i| Key(vec![i, 0xff, b'z'].into())).into(),
+            snapshots: self.m.snapshots.values().map(|s| s.seq).collect(),
+            planned_mode: self.m.compaction.clone(),
+            bottom: at + count == runs.len(),
+            at: Timestamp(self.m.version.0 as i64),
+        })
+    }
+
+    /// One table in the part, or an input's table as it is, or nothing.
+    fn stage_part(&mut self) -> Option<Change> {
+        let (merge, staged) = self.m.staged.iter().next_back().map(|(id, m)| (*id, Arc::clone(m)))?;
+        let part = staged.missing().next()?;
+        let old: Vec<Arc<TableEntry>> = {
+            let inputs = self.m.runs.iter().filter(|r| staged.inputs.contains(&r.id));
+            inputs.flat_map(|r| r.tables.clone()).collect()
+        };
+        let first = old.iter().map(|t| t.min_seq).min()?;
+        let last = old.iter().map(|t| t.max_seq).max()?;
+        let times = (old.iter().map(|t| t.min_time).min()?, old.iter().map(|t| t.max_time).max()?);
+        let tables = match self.below(3) {
+            0 => Vec::new(),
+            1 => old.iter().filter(|t| staged.range(part).holds_all(t)).take(1).cloned().collect(),
+            _ => vec![Arc::new(TableEntry {
+                smallest: Key(vec![part as u8, 0xff, b'z'].into()),
+                largest: Key(vec![part as u8, 0xff, b'z', 0].into()),
+                min_time: times.0,
+                max_time: times.1,
+                rows: 1,
+                blobs: old.iter().flat_map(|t| t.blobs.clone()).collect(),
+                ..build::table(&self.name(), "", "", first.0, last.0)
+            })],
+        };
+        // The range of part `i` begins at the split before it.
+        let rows = |tables: &[Arc<TableEntry>]| tables.iter().map(|t| t.rows).sum::<u64>();
+        let staged_rows: u64 = staged.tables().map(|t| t.rows).sum();
+        let room = rows(&old) - staged_rows;
+        let tables: Vec<_> = tables.into_iter().filter(|t| staged.range(part).holds_all(t)).collect();
+        let tables = if rows(&tables) <= room { tables } else { Vec::new() };
+        let dropped = staged.bottom && self.one_in(2);
+        let made = StagedPart { tables, dropped, judged: last };
+        Some(Change::StagePart { merge, part, made, at: Timestamp(self.m.version.0 as i64) })
+    }
+
+    fn pause(&mut self) -> Change {
+        let until = self.one_in(2).then_some(Timestamp(99));
+        let pause = Pause { by: "somebody \"else\"".to_owned(), since: Timestamp(1), until };
+        Change::SetPause { pause: (!self.one_in(3)).then_some(pause) }
+    }
+
     fn merge(&mut self) -> Option<Vec<Change>> {
+        let (at, count) = self.free_neighbours()?;
         let runs = self.m.runs.clone();
-        let at = self.below(runs.len().checked_sub(1)? as u64 + 1) as usize;
-        let count = 1 + self.below((runs.len() - at).min(4) as u64) as usize;
         let inputs = &runs[at..at + count];
         let old: Vec<&Arc<TableEntry>> = inputs.iter().flat_map(|r| &r.tables).collect();
         let (first, last) = (inputs[count - 1].min_seq(), inputs[0].max_seq());

@@ -7,6 +7,7 @@ mod grow;
 mod judgement;
 mod log_rules;
 mod other_rules;
+mod parts_rules;
 mod properties;
 mod retention_rules;
 mod scripts;

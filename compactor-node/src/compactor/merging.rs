@@ -1,0 +1,475 @@
+//! Merging: workers that choose a task, claim it, do it, commit it.
+//!
+//! A small merge is one claim and one edit. A large one is begun by an edit that cuts it into parts, and each part is a
+//! claim and an edit of its own, by whatever process comes first; the last part's edit ends it (see
+//! [`isle_storage::manifest::staged`]). A worker that dies leaves the parts that are staged; its claim expires, and its
+//! part is done again by somebody else.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use isle_storage::coordination::follow::Current;
+use isle_storage::coordination::{Authority, Loaded};
+use isle_storage::ids::{JobId, SeqNo, Timestamp, Version};
+use isle_storage::manifest::{Author, Change, Manifest, Pause, Run, StagedPart};
+use isle_storage::merge::Held;
+use isle_storage::sabotage::{Rule, broken};
+use isle_storage::watch;
+use tokio::time::Instant;
+
+use super::tasks::{self, Task};
+use super::{Backoff, Compactor, MergeReport};
+use crate::error::JobError;
+use crate::execute::{self, Made, Work};
+use crate::job::{self, Claimed};
+use crate::parts;
+use crate::plan::{self, MergePlan};
+use crate::retain::{self, Expired};
+
+/// How long a pause waits to be shown by the status once it is committed.
+const UNTIL_SHOWN: Duration = Duration::from_secs(2);
+
+/// A sleep until an instant of the wall clock takes at least and at most so long: the clock may be set meanwhile.
+const SHORTEST_NAP: Duration = Duration::from_millis(10);
+const LONGEST_NAP: Duration = Duration::from_secs(3600);
+
+/// How a task went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Went {
+    /// Runs became one.
+    Merged,
+    /// A large merge was cut into parts, which are tasks now.
+    Begun,
+    /// A part is done; the merge is not.
+    Staged,
+    /// So many tables went by their age.
+    Expired(u64),
+}
+
+impl Compactor {
+    /// One worker: the loop of a daemon.
+    pub(super) async fn merge_loop(self, name: &'static str) {
+        let mut view = self.0.current.clone();
+        let mut backoff = Backoff::new(&self.0.settings);
+        while !self.is_closed() {
+            let (task, look_again) = self.next_task(&mut view);
+            let Some(task) = task else {
+                if !self.until_there_may_be_work(&mut view, look_again).await {
+                    return;
+                }
+                continue;
+            };
+            match self.perform(&task, None).await {
+                Ok((_, _, version)) => {
+                    self.well(name, &mut backoff);
+                    // What was done must be seen before more is planned.
+                    tokio::select! {
+                        biased;
+                        () = self.0.stop.cancelled() => return,
+                        seen = view.wait_for(|c| c.as_ref().is_some_and(|c| c.manifest.version >= version)) => {
+                            if seen.is_err() { return }
+                        }
+                    }
+                }
+                Err(_) if self.is_closed() => return,
+                // The next look finds something else to do.
+                Err(JobError::ClaimedElsewhere(who)) => {
+                    tracing::debug!(%who, job = %task.job(), "another process works on it");
+                }
+                Err(error) => self.ill(name, &error, &mut backoff).await,
+            }
+        }
+    }
+
+    /// Waits for a newer manifest, a request, the wall clock's `look_again`, or the time to ask again for what others had
+    /// claimed. False where the compactor ends.
+    async fn until_there_may_be_work(
+        &self,
+        view: &mut watch::Receiver<Option<Current>>,
+        look_again: Option<Timestamp>,
+    ) -> bool {
+        let look = self.0.busy.lock().next_look();
+        let claims = async {
+            match look {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.0.stop.cancelled() => return false,
+            changed = view.changed() => if changed.is_err() { return false },
+            () = self.0.asked.notified() => {}
+            () = claims => {}
+            () = self.until(look_again) => {}
+        }
+        self.0.busy.lock().look_again(Instant::now());
+        true
+    }
+
+    /// Sleeps until the wall clock shows `at`, or for ever; at most [`LONGEST_NAP`], since a wall clock may be set.
+    async fn until(&self, at: Option<Timestamp>) {
+        let Some(at) = at else { return std::future::pending().await };
+        let micros = at.micros().saturating_sub(self.0.db.env.clock.now().micros());
+        let left = Duration::from_micros(u64::try_from(micros).unwrap_or_default());
+        tokio::time::sleep(left.clamp(SHORTEST_NAP, LONGEST_NAP)).await;
+    }
+
+    /// The next task; without one, when time alone may make one.
+    fn next_task(&self, view: &mut watch::Receiver<Option<Current>>) -> (Option<Task>, Option<Timestamp>) {
+        let seen = view.borrow_and_update().as_ref().map(|c| Arc::clone(&c.manifest));
+        let Some(manifest) = seen else { return (None, None) };
+        self.0.metrics.observe(&manifest, &self.0.settings);
+        if self.is_paused(&manifest) {
+            return (None, manifest.pause.as_ref().and_then(|p| p.until));
+        }
+        match self.choose(&manifest) {
+            Some(task) => (Some(task), None),
+            None => {
+                let now = self.0.db.env.clock.now();
+                (None, plan::next(&manifest, &self.0.settings, now).look_again)
+            }
+        }
+    }
+
+    /// The next task by `manifest`, which is this process's from now on.
+    pub(crate) fn choose(&self, manifest: &Manifest) -> Option<Task> {
+        let mut busy = self.0.busy.lock();
+        let mut full = self.0.full.lock();
+        let requested = full.is_some();
+        let now = self.0.db.env.clock.now();
+        let task = tasks::next(manifest, &self.0.settings, now, &busy, requested);
+        let idle = manifest.staged.is_empty() && busy.is_empty();
+        if requested && idle && plan::full(manifest, &self.0.settings).is_none() {
+            // It is done, by whomever.
+            *full = None;
+        }
+        let task = task?;
+        busy.begin(&task);
+        Some(task)
+    }
+
+    /// The next task by `manifest`, which nobody takes.
+    pub(crate) fn would_choose(&self, manifest: &Manifest) -> Option<Task> {
+        let now = self.0.db.env.clock.now();
+        tasks::next(manifest, &self.0.settings, now, &self.0.busy.lock(), false)
+    }
+
+    /// A task that was chosen is not done after all.
+    pub(crate) fn leave(&self, task: &Task) {
+        self.0.busy.lock().end(task);
+    }
+
+    /// A claim of another process on `job` is gone.
+    pub(crate) fn freed(&self, job: JobId) {
+        self.0.busy.lock().freed(job);
+    }
+
+    /// Bytes that a task reads: none where it only cuts a merge into parts, each of which is a task of its own.
+    pub(crate) fn bytes_of(&self, task: &Task, manifest: &Manifest) -> u64 {
+        match task {
+            Task::Merge(planned) if parts::count(planned.bytes, &self.0.settings) > 1 => 0,
+            _ => task.bytes(manifest),
+        }
+    }
+
+    /// Whether nobody is to begin a merge now.
+    pub(crate) fn is_paused(&self, manifest: &Manifest) -> bool {
+        manifest.pause.as_ref().is_some_and(|p| p.lasts(self.0.db.env.clock.now()))
+    }
+
+    /// Claims, does and commits a task that was chosen; stops at `deadline` unless the commit has begun. Gives back what
+    /// was done, and the version that shows it.
+    pub(crate) async fn perform(
+        &self,
+        task: &Task,
+        deadline: Option<Instant>,
+    ) -> Result<(Went, MergeReport, Version), JobError> {
+        let shared = &self.0;
+        let job = task.job();
+        let started = Instant::now();
+        shared.status.lock().working.insert(job, describe(task));
+        let bounds = self.bounds(deadline);
+        let result = match task {
+            Task::Merge(planned) => {
+                let work = async |claimed: Claimed| self.merge_claimed(planned, job, &claimed).await;
+                job::with_claim(&shared.db, &shared.node, job, bounds, work).await
+            }
+            Task::Part(merge, part) => {
+                let work = async |claimed: Claimed| self.part_claimed(*merge, *part, job, &claimed).await;
+                job::with_claim(&shared.db, &shared.node, job, bounds, work).await
+            }
+            Task::Expire => self.expire_and_see().await,
+        };
+        let mut busy = shared.busy.lock();
+        busy.end(task);
+        if matches!(result, Err(JobError::ClaimedElsewhere(_))) {
+            busy.elsewhere(task, Instant::now());
+        }
+        drop(busy);
+        let mut status = shared.status.lock();
+        status.working.remove(&job);
+        let (went, report, version) = result?;
+        if let Went::Expired(_) = went {
+            return Ok((went, report, version));
+        }
+        status.merges += u64::from(went == Went::Merged);
+        status.parts += u64::from(matches!(task, Task::Part(..)));
+        status.bytes_read += report.bytes_read;
+        status.bytes_written += report.bytes_written;
+        drop(status);
+        if went == Went::Merged && matches!(task, Task::Merge(_)) {
+            *shared.full.lock() = None;
+        }
+        shared.metrics.merged(&report, went);
+        tracing::info!(
+            job = %job,
+            task = describe(task),
+            went = ?went,
+            inputs = report.inputs,
+            bytes_read = report.bytes_read,
+            bytes_written = report.bytes_written,
+            rows_in = report.rows_in,
+            rows_out = report.rows_out,
+            seconds = started.elapsed().as_secs_f64(),
+            "merged"
+        );
+        Ok((went, report, version))
+    }
+
+    /// Lets every table go whose retention has ended, as the newest manifest says.
+    ///
+    /// # Errors
+    /// [`JobError`]; [`JobError::Stale`] where there is none any more.
+    pub async fn expire(&self) -> Result<Expired, JobError> {
+        let shared = &self.0;
+        let gone = retain::expire(&shared.db, &shared.node, &shared.settings).await?;
+        shared.status.lock().expired_tables += gone.tables;
+        Ok(gone)
+    }
+
+    async fn expire_and_see(&self) -> Result<(Went, MergeReport, Version), JobError> {
+        let gone = self.expire().await?;
+        let version = self.0.db.load().await?.manifest.version;
+        Ok((Went::Expired(gone.tables), MergeReport::default(), version))
+    }
+
+    /// Claims, merges and commits; stops at `deadline` unless the commit has begun.
+    ///
+    /// # Errors
+    /// [`JobError`]; the outputs were taken back unless the commit's outcome is unknown.
+    pub async fn merge(
+        &self,
+        planned: &MergePlan,
+        deadline: Option<Instant>,
+    ) -> Result<MergeReport, JobError> {
+        let task = Task::Merge(planned.clone());
+        self.0.busy.lock().begin(&task);
+        self.perform(&task, deadline).await.map(|(_, report, _)| report)
+    }
+
+    async fn merge_claimed(
+        &self,
+        planned: &MergePlan,
+        id: JobId,
+        claimed: &Claimed,
+    ) -> Result<(Went, MergeReport, Version), JobError> {
+        let (db, settings) = (&self.0.db, &self.0.settings);
+        // Read after the claim: what the job is checked against is never older than its right to do it.
+        let loaded = db.load().await?;
+        let plan = refresh(planned, &loaded.manifest)?;
+        let inputs = runs(&loaded.manifest, &plan.inputs)?;
+        let parts = parts::count(plan.bytes, settings);
+        if parts > 1 {
+            let splits = claimed.guard(parts::splits(db, &inputs, parts)).await?;
+            if !splits.is_empty() {
+                let change = Change::BeginMerge {
+                    inputs: plan.inputs,
+                    splits,
+                    snapshots: plan.snapshots,
+                    planned_mode: plan.mode,
+                    bottom: plan.bottom,
+                    at: db.env.clock.now(),
+                };
+                let begun = self.commit(id, &claimed.authority, change).await?;
+                return Ok((Went::Begun, MergeReport::default(), begun.manifest.version));
+            }
+        }
+        let work = Work {
+            inputs,
+            range: Default::default(),
+            snapshots: held(&loaded.manifest),
+            bottom: plan.bottom,
+            owner: self.owner(id),
+        };
+        let made = execute::merge(db, settings, &self.0.resources, &work, claimed).await?;
+        let change = Change::Merge {
+            inputs: plan.inputs.clone(),
+            tables: made.tables.clone(),
+            snapshots: plan.snapshots,
+            planned_mode: plan.mode,
+            dropped: made.dropped,
+            judged: made.judged,
+        };
+        let done = self.commit_made(id, claimed, &made, change).await?;
+        let report = report(plan.inputs.len(), plan.bytes, &made);
+        Ok((Went::Merged, report, done.manifest.version))
+    }
+
+    async fn part_claimed(
+        &self,
+        merge: Version,
+        part: u32,
+        id: JobId,
+        claimed: &Claimed,
+    ) -> Result<(Went, MergeReport, Version), JobError> {
+        let db = &self.0.db;
+        let loaded = db.load().await?;
+        let ended = || JobError::Stale(format!("the merge in parts {merge} has ended"));
+        let staged = loaded.manifest.staged.get(&merge).ok_or_else(ended)?;
+        if staged.parts.contains_key(&part) || part >= staged.part_count() {
+            return Err(JobError::Stale(format!("part {part} of merge {merge} is done")));
+        }
+        let bytes = Task::Part(merge, part).bytes(&loaded.manifest);
+        let work = Work {
+            inputs: runs(&loaded.manifest, &staged.inputs)?,
+            range: staged.range(part),
+            // Those it was planned with, as far as they still stand, and harmless ones.
+            snapshots: held(&loaded.manifest),
+            bottom: staged.bottom,
+            owner: self.owner(id),
+        };
+        let made = execute::merge(db, &self.0.settings, &self.0.resources, &work, claimed).await?;
+        let staged_part =
+            StagedPart { tables: made.tables.clone(), dropped: made.dropped, judged: made.judged };
+        let change = Change::StagePart { merge, part, made: staged_part, at: db.env.clock.now() };
+        let done = self.commit_made(id, claimed, &made, change).await?;
+        let went = if done.manifest.staged.contains_key(&merge) { Went::Staged } else { Went::Merged };
+        Ok((went, report(work.inputs.len(), bytes, &made), done.manifest.version))
+    }
+
+    /// What a job makes is named after it, and never twice.
+    fn owner(&self, id: JobId) -> String {
+        format!("{id}-{:016x}", self.0.db.env.entropy.next_u64())
+    }
+
+    /// Commits what names `made`, or takes it back where it is certain that nobody will.
+    async fn commit_made(
+        &self,
+        id: JobId,
+        claimed: &Claimed,
+        made: &Made,
+        change: Change,
+    ) -> Result<Loaded, JobError> {
+        let committed = self.commit(id, &claimed.authority, change).await;
+        if let Err(error) = &committed
+            && !matches!(error, JobError::Unknown(_))
+        {
+            execute::take_back(&self.0.db, &made.outputs).await;
+        }
+        committed
+    }
+
+    /// Commits on top of the head as it is now. Of the one the work began with, after hours of other people's commits,
+    /// the manifest would no longer remember who made the next version, and nobody could tell whether it was us.
+    async fn commit(&self, id: JobId, authority: &Authority, change: Change) -> Result<Loaded, JobError> {
+        let db = &self.0.db;
+        let now = db.load().await?;
+        job::commit_changes(db, authority, &Author::Job(id), vec![change], now).await
+    }
+
+    /// Has the whole fleet begin no further merge, until [`Compactor::resume`] or for so long; what is under way comes to
+    /// its end, and checkpoints and garbage go on. Kept in the manifest: it outlives every process.
+    ///
+    /// # Errors
+    /// [`JobError`].
+    pub async fn pause(&self, lasting: Option<Duration>) -> Result<Pause, JobError> {
+        let since = self.0.db.env.clock.now();
+        let pause =
+            Pause { by: self.0.node.node.clone(), since, until: lasting.map(|lasting| since.plus(lasting)) };
+        self.set_pause(Some(pause.clone())).await.map(|()| pause)
+    }
+
+    /// Merges again.
+    ///
+    /// # Errors
+    /// [`JobError`].
+    pub async fn resume(&self) -> Result<(), JobError> {
+        self.set_pause(None).await
+    }
+
+    async fn set_pause(&self, pause: Option<Pause>) -> Result<(), JobError> {
+        let db = &self.0.db;
+        let now = db.load().await?;
+        if now.manifest.pause == pause {
+            return Ok(());
+        }
+        let author = Author::Observer(self.0.node.node.clone());
+        let change = vec![Change::SetPause { pause }];
+        let done = job::commit_changes(db, &Authority::Observer, &author, change, now).await?;
+        // Whoever asks for the status next is shown what he asked for.
+        let version = done.manifest.version;
+        let mut view = self.0.current.clone();
+        let seen = view.wait_for(|c| c.as_ref().is_some_and(|c| c.manifest.version >= version));
+        let _shown = tokio::time::timeout(UNTIL_SHOWN, seen).await;
+        Ok(())
+    }
+}
+
+fn describe(task: &Task) -> String {
+    match task {
+        Task::Merge(planned) => format!("{} runs, {}", planned.inputs.len(), planned.reason),
+        Task::Part(merge, part) => format!("part {part} of merge {merge}"),
+        Task::Expire => "retention".to_owned(),
+    }
+}
+
+fn held(manifest: &Manifest) -> Vec<Held> {
+    if broken(Rule::MergeForSnapshots) {
+        return Vec::new();
+    }
+    manifest.snapshots.values().map(Held::from).collect()
+}
+
+fn report(inputs: usize, bytes_read: u64, made: &Made) -> MergeReport {
+    MergeReport {
+        inputs,
+        bytes_read,
+        bytes_written: made.bytes_written,
+        rows_in: made.rows_in,
+        rows_out: made.rows_out,
+    }
+}
+
+fn runs(manifest: &Manifest, ids: &[isle_storage::ids::RunId]) -> Result<Vec<Arc<Run>>, JobError> {
+    let find = |id| manifest.runs.iter().find(|r| r.id == id).cloned();
+    let found: Option<Vec<_>> = ids.iter().map(|id| find(*id)).collect();
+    found.ok_or_else(|| JobError::Stale("an input is gone: another job merged it".to_owned()))
+}
+
+/// The plan against a newer manifest: the same inputs, with today's snapshots and today's bottom.
+fn refresh(planned: &MergePlan, manifest: &Manifest) -> Result<MergePlan, JobError> {
+    let first = planned.inputs.first();
+    let at = manifest
+        .runs
+        .iter()
+        .position(|r| Some(&r.id) == first)
+        .ok_or_else(|| JobError::Stale("an input is gone: another job merged it".to_owned()))?;
+    if let Some(by) = planned.inputs.iter().find_map(|id| manifest.held_by(*id)) {
+        return Err(JobError::Stale(format!("the merge in parts {by} works on an input")));
+    }
+    let mut snapshots: Vec<SeqNo> = manifest.snapshots.values().map(|s| s.seq).collect();
+    snapshots.sort_unstable();
+    snapshots.dedup();
+    if planned.mode != manifest.compaction {
+        return Err(JobError::Stale("the compaction mode has changed".to_owned()));
+    }
+    let bottom = at + planned.inputs.len() == manifest.runs.len();
+    Ok(MergePlan { snapshots, bottom, ..planned.clone() })
+}
+
+/// Merges in parts of which nothing was done for `age`: they are given up.
+pub(super) fn forsaken(manifest: &Manifest, now: Timestamp, age: Duration) -> Vec<Change> {
+    let old = manifest.staged.iter().filter(|(_, m)| m.touched.plus(age) < now);
+    old.map(|(id, _)| Change::AbandonMerge { merge: *id }).collect()
+}

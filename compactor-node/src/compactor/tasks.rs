@@ -1,0 +1,296 @@
+//! What to work on next: a manifest and what others work on in, a task out. Pure but for the instants.
+//!
+//! Every worker of every process chooses by the same rules and then claims. Who comes second goes on with something
+//! else: he leaves what is claimed alone for a moment and plans around it.
+//!
+//! 1. Retention, which reads nothing, or a merge of flushed runs alone: it is small, and reads get slower with every run
+//!    that waits.
+//! 2. A part of a merge that has been begun: nothing of it is gained before its last part.
+//! 3. Whatever else the planner wants of the runs that nobody works on, the most due first.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use isle_storage::ids::{JobId, RunId, Timestamp, Version};
+use isle_storage::manifest::{CompactionMode, Manifest};
+use tokio::time::Instant;
+
+use crate::parts::part_job;
+use crate::plan::{self, MergePlan, Plan};
+use crate::settings::CompactorSettings;
+
+/// For how long what another process has claimed is left alone. A dead one's claim is found to be gone this late.
+const LEFT_ALONE: Duration = Duration::from_secs(2);
+
+/// A piece of work that one worker does under one claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Task {
+    /// A merge from its beginning: in one go, or cut into parts.
+    Merge(MergePlan),
+    /// A part of a merge that has been begun.
+    Part(Version, u32),
+    /// Tables whose retention has ended go.
+    Expire,
+}
+
+impl From<Plan> for Task {
+    fn from(plan: Plan) -> Self {
+        match plan {
+            Plan::Merge(planned) => Self::Merge(planned),
+            Plan::Expire(_) => Self::Expire,
+        }
+    }
+}
+
+impl Task {
+    /// The id under which it is claimed.
+    pub(crate) fn job(&self) -> JobId {
+        match self {
+            Self::Merge(planned) => planned.job(),
+            Self::Part(merge, part) => part_job(*merge, *part),
+            Self::Expire => plan::job_named("retention"),
+        }
+    }
+
+    /// Bytes to read, about.
+    pub(crate) fn bytes(&self, manifest: &Manifest) -> u64 {
+        match self {
+            Self::Merge(planned) => planned.bytes,
+            Self::Part(merge, _) => manifest.staged.get(merge).map_or(0, |m| {
+                let inputs = manifest.runs.iter().filter(|r| m.inputs.contains(&r.id));
+                inputs.map(|r| r.len_bytes()).sum::<u64>() / u64::from(m.part_count())
+            }),
+            Self::Expire => 0,
+        }
+    }
+
+    fn inputs(&self) -> Vec<RunId> {
+        match self {
+            Self::Merge(planned) => planned.inputs.clone(),
+            // A part's are held by the manifest itself; retention takes whatever is over.
+            Self::Part(..) | Self::Expire => Vec::new(),
+        }
+    }
+}
+
+/// What is worked on, by this process and as far as it knows by others.
+#[derive(Debug, Default)]
+pub(crate) struct Busy(BTreeMap<JobId, Held>);
+
+#[derive(Debug)]
+struct Held {
+    inputs: Vec<RunId>,
+    /// `None` while a worker of this process is at it.
+    until: Option<Instant>,
+}
+
+impl Busy {
+    /// A worker of this process begins `task`.
+    pub(crate) fn begin(&mut self, task: &Task) {
+        self.0.insert(task.job(), Held { inputs: task.inputs(), until: None });
+    }
+
+    /// It has ended.
+    pub(crate) fn end(&mut self, task: &Task) {
+        self.0.remove(&task.job());
+    }
+
+    /// Another process has claimed it.
+    pub(crate) fn elsewhere(&mut self, task: &Task, now: Instant) {
+        self.0.insert(task.job(), Held { inputs: task.inputs(), until: Some(now + LEFT_ALONE) });
+    }
+
+    /// When something that others work on may be looked at again.
+    pub(crate) fn next_look(&self) -> Option<Instant> {
+        self.0.values().filter_map(|held| held.until).min()
+    }
+
+    /// Forgets what others worked on a moment ago.
+    pub(crate) fn look_again(&mut self, now: Instant) {
+        self.0.retain(|_, held| held.until.is_none_or(|until| now < until));
+    }
+
+    /// It turned out to be a dead one's claim.
+    pub(crate) fn freed(&mut self, job: JobId) {
+        self.0.remove(&job);
+    }
+
+    /// Whether nothing is worked on, as far as is known.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn has(&self, job: JobId) -> bool {
+        self.0.contains_key(&job)
+    }
+
+    fn runs(&self) -> BTreeSet<RunId> {
+        self.0.values().flat_map(|held| held.inputs.iter().copied()).collect()
+    }
+}
+
+/// The next task that nobody is known to work on. `full` asks for everything in one run first.
+pub(crate) fn next(
+    manifest: &Manifest,
+    settings: &CompactorSettings,
+    now: Timestamp,
+    busy: &Busy,
+    full: bool,
+) -> Option<Task> {
+    let mut taken = busy.runs();
+    taken.extend(manifest.staged.values().flat_map(|m| m.inputs.iter().copied()));
+    let is_free = |task: &Task| !busy.has(task.job()) && task.inputs().iter().all(|run| !taken.contains(run));
+    let planned = match full.then(|| plan::full(manifest, settings)).flatten() {
+        Some(everything) => Some(Task::Merge(everything)).filter(is_free),
+        None => plan::all(manifest, settings, now)
+            .into_iter()
+            .map(Task::from)
+            .find(is_free)
+            .or_else(|| between(manifest, settings, now, &taken).filter(is_free)),
+    };
+    if let Some(first) = planned.as_ref().filter(|task| !full && goes_first(task, manifest)) {
+        return Some(first.clone());
+    }
+    let parts = manifest.staged.iter().flat_map(|(id, m)| m.missing().map(|part| Task::Part(*id, part)));
+    parts.into_iter().find(is_free).or(planned)
+}
+
+/// Retention, which reads nothing, and merges of flushed runs alone.
+fn goes_first(task: &Task, manifest: &Manifest) -> bool {
+    let l0 = |id: &RunId| manifest.runs.iter().any(|r| r.id == *id && r.l0);
+    match task {
+        Task::Merge(planned) => planned.inputs.iter().all(l0),
+        Task::Expire => true,
+        Task::Part(..) => false,
+    }
+}
+
+/// What the planner wants of the runs between those that are taken: only neighbours merge, so the taken ones are walls
+/// between shorter trees. Only where runs of any place are alike, which levels and slices of time are not.
+fn between(
+    manifest: &Manifest,
+    settings: &CompactorSettings,
+    now: Timestamp,
+    taken: &BTreeSet<RunId>,
+) -> Option<Task> {
+    if taken.is_empty() || manifest.compaction != CompactionMode::Merge {
+        return None;
+    }
+    let mut shorter = manifest.clone();
+    manifest.runs.split(|run| taken.contains(&run.id)).filter(|runs| runs.len() > 1).find_map(|runs| {
+        shorter.runs = runs.to_vec();
+        let bottom = runs.last().map(|r| r.id) == manifest.runs.last().map(|r| r.id);
+        plan::all(&shorter, settings, now).into_iter().map(Task::from).next().map(|task| match task {
+            Task::Merge(planned) => Task::Merge(MergePlan { bottom: planned.bottom && bottom, ..planned }),
+            other => other,
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use isle_storage::ids::{DatabaseId, Lineage, SeqNo};
+    use isle_storage::manifest::{Key, Run, StagedMerge, TableEntry};
+    use std::sync::Arc;
+
+    const M: u64 = 1 << 20;
+
+    /// Runs newest first, as `(is L0, bytes)`; ids count down to 1.
+    fn manifest(runs: &[(bool, u64)]) -> Manifest {
+        let mut m = Manifest::genesis(DatabaseId(1), Lineage(1), CompactionMode::Merge);
+        for (i, (l0, len)) in runs.iter().enumerate() {
+            let seq = (runs.len() - i) as u64;
+            let key = Key(bytes::Bytes::from_static(b"k"));
+            let table = TableEntry {
+                name: format!("t{i}"),
+                len: *len,
+                meta_offset: len / 2,
+                crc: 0,
+                smallest: key.clone(),
+                largest: key,
+                min_seq: SeqNo(seq),
+                max_seq: SeqNo(seq),
+                min_time: Timestamp(0),
+                max_time: Timestamp(0),
+                rows: 1,
+                deletes: 0,
+                min_expires: None,
+                expiring: None,
+                raw_bytes: *len,
+                blobs: Vec::new(),
+                extra: Default::default(),
+            };
+            m.runs.push(Arc::new(Run { id: RunId(seq), l0: *l0, tables: vec![Arc::new(table)] }));
+        }
+        m
+    }
+
+    fn begin(m: &mut Manifest, inputs: &[u64]) -> Version {
+        let merge = StagedMerge {
+            inputs: inputs.iter().map(|id| RunId(*id)).collect(),
+            splits: vec![Key(bytes::Bytes::from_static(b"m"))],
+            snapshots: Vec::new(),
+            planned_mode: CompactionMode::Merge,
+            bottom: true,
+            touched: Timestamp(0),
+            parts: BTreeMap::new(),
+            extra: BTreeMap::new(),
+        };
+        m.staged.insert(Version(9), Arc::new(merge));
+        Version(9)
+    }
+
+    fn inputs(task: Option<Task>) -> Vec<u64> {
+        match task {
+            Some(Task::Merge(p)) => p.inputs.iter().map(|r| r.0).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn workers_find_different_work_until_there_is_none() {
+        let s = CompactorSettings { tier_width: 4, ..CompactorSettings::default() };
+        let big = [(false, 90 * M), (false, 80 * M), (false, 85 * M), (false, 81 * M)];
+        let mut m = manifest(&[&[(true, M); 4][..], &big].concat());
+        let mut busy = Busy::default();
+        let now = Instant::now();
+        // L0 first, then the tier beneath it.
+        let first = next(&m, &s, Timestamp(0), &busy, false);
+        assert_eq!(inputs(first.clone()), [8, 7, 6, 5]);
+        busy.elsewhere(&first.unwrap(), now);
+        let second = next(&m, &s, Timestamp(0), &busy, false);
+        assert_eq!(inputs(second.clone()), [4, 3, 2, 1]);
+        // It was large, and is begun in parts; two workers take them, a third finds nothing.
+        let merge = begin(&mut m, &[4, 3, 2, 1]);
+        for part in [0, 1] {
+            let task = next(&m, &s, Timestamp(0), &busy, false).unwrap();
+            assert_eq!(task, Task::Part(merge, part));
+            busy.begin(&task);
+        }
+        assert_eq!(next(&m, &s, Timestamp(0), &busy, false), None);
+        // What was claimed elsewhere a while ago may be free again; what this process does is not.
+        busy.look_again(now + LEFT_ALONE);
+        assert_eq!(inputs(next(&m, &s, Timestamp(0), &busy, false)), [8, 7, 6, 5]);
+        assert_eq!(next(&m, &s, Timestamp(0), &busy, true), None, "everything has to wait for the others");
+    }
+
+    #[test]
+    fn a_plan_between_walls_is_at_the_bottom_only_where_it_is() {
+        let s = CompactorSettings { tier_width: 2, ..CompactorSettings::default() };
+        let m = manifest(&[(false, 10 * M); 6]);
+        let mut busy = Busy::default();
+        let wall = |ids: &[u64]| {
+            let mut planned = plan::merge(&m, &s).unwrap();
+            planned.inputs = ids.iter().map(|id| RunId(*id)).collect();
+            Task::Merge(planned)
+        };
+        busy.begin(&wall(&[4, 3]));
+        busy.begin(&wall(&[1]));
+        let Some(Task::Merge(planned)) = next(&m, &s, Timestamp(0), &busy, false) else {
+            panic!("two are free")
+        };
+        assert_eq!(planned.inputs, [RunId(6), RunId(5)]);
+        assert!(!planned.bottom);
+    }
+}

@@ -1,0 +1,217 @@
+//! The executor: runs and a range of keys in, tables in the bucket out.
+//!
+//! ```text
+//!   source ─┐ stored blocks      ┌ engine ──────────────────────────────┐  finished   uploads
+//!   source ─┼────────────────────▶ open ─▶ tree ─▶ policy ─▶ build, seal ├──────────▶ (bounded
+//!   source ─┘ read ahead, bounded└──── in turns, off the async threads ─┘   tables     bytes)
+//! ```
+//! Tasks read ahead and upload; all that costs processor time is done by the [`engine`], turn by turn, on a thread beside
+//! the runtime's own (in a simulation: inline), so heartbeats and commits are never held up by a long merge, and a merge
+//! that is cut off ends after its turn. Several cores are used by several merges, of other runs or of other keys
+//! ([`crate::parts`]).
+//!
+//! # Memory
+//! Whatever the store's latency, a process holds at most: its read-ahead windows (a fixed budget, shared by its merges),
+//! `upload_bytes_in_flight` of finished tables, and for each of its merges the one table that is being built.
+//!
+//! # Crash cases
+//! Until an edit names them nobody names the outputs. A merge that fails, loses its claim, runs out of time or is closed
+//! deletes what it has uploaded; one that dies leaves orphans under a name that carries its job, for the sweep, and so
+//! does an upload that was under way and arrives after the delete.
+
+mod engine;
+mod outputs;
+mod resources;
+mod source;
+mod stretches;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use isle_storage::database::Database;
+use isle_storage::ids::{SeqNo, Timestamp};
+use isle_storage::manifest::{KeyRange, Run, TableEntry};
+use isle_storage::merge::{Held, Rewrite};
+use isle_storage::names::ObjectPath;
+use isle_storage::sst::TableOptions;
+
+use self::engine::{Engine, Making, Turn, untouched};
+use self::outputs::Outputs;
+use self::source::Source;
+use self::stretches::Stretch;
+use crate::error::JobError;
+use crate::job::Claimed;
+use crate::settings::CompactorSettings;
+
+pub use self::outputs::take_back;
+pub use self::resources::Resources;
+pub(crate) use self::source::read_meta;
+
+/// A table that stands alone is kept as it is from this part of `table_bytes` on; smaller ones are joined.
+const KEEP_FROM_PART: u64 = 2;
+
+/// What is to be merged.
+#[derive(Debug, Clone)]
+pub struct Work {
+    /// The runs, newest first.
+    pub inputs: Vec<Arc<Run>>,
+    /// Of these keys.
+    pub range: KeyRange,
+    /// Every snapshot there is.
+    pub snapshots: Vec<Held>,
+    /// Whether nothing lies beneath: deletes and expired rows may go.
+    pub bottom: bool,
+    /// Outputs are named `<owner>-<n>`.
+    pub owner: String,
+}
+
+/// What a merge has made and nobody names yet.
+#[derive(Debug, Clone, Default)]
+pub struct Made {
+    /// Ascending and disjoint by key; some may be inputs' tables as they were.
+    pub tables: Vec<Arc<TableEntry>>,
+    /// The objects that were made, for whoever must take them back.
+    pub outputs: Vec<ObjectPath>,
+    /// Stored bytes of the tables that were made.
+    pub bytes_written: u64,
+    /// Rows read.
+    pub rows_in: u64,
+    /// Rows written, or kept in a table as it was.
+    pub rows_out: u64,
+    /// Whether deletes or expired rows were dropped.
+    pub dropped: bool,
+    /// The inputs' newest number, where any version was dropped; zero otherwise.
+    pub judged: SeqNo,
+}
+
+/// Carries out `work`, as long as the claim stands and the time lasts.
+///
+/// # Errors
+/// [`JobError`]; what was uploaded has been deleted again, as far as the store allowed.
+pub async fn merge(
+    db: &Database,
+    settings: &CompactorSettings,
+    resources: &Resources,
+    work: &Work,
+    claimed: &Claimed,
+) -> Result<Made, JobError> {
+    let mut out = Outputs::new(db, resources);
+    let done = claimed
+        .guard(async {
+            let done = Execution::new(db, settings, resources, work).run(&mut out).await?;
+            out.uploaded().await?;
+            Ok(done)
+        })
+        .await;
+    if done.is_err() {
+        out.take_back().await;
+    }
+    let made = done?;
+    Ok(Made { tables: out.entries, outputs: out.names, bytes_written: out.bytes, ..made })
+}
+
+/// The oldest instant a row may have expired at to be dropped: expired on every clock.
+#[must_use]
+pub fn expiry_horizon(now: Timestamp, settings: &CompactorSettings) -> Timestamp {
+    now.minus(Duration::from_secs(settings.max_clock_skew_seconds))
+}
+
+struct Execution<'a> {
+    db: &'a Database,
+    settings: &'a CompactorSettings,
+    resources: &'a Resources,
+    work: &'a Work,
+    expired: Timestamp,
+}
+
+impl<'a> Execution<'a> {
+    fn new(
+        db: &'a Database,
+        settings: &'a CompactorSettings,
+        resources: &'a Resources,
+        work: &'a Work,
+    ) -> Self {
+        let expired = expiry_horizon(db.env.clock.now(), settings);
+        Self { db, settings, resources, work, expired }
+    }
+
+    async fn run(&self, out: &mut Outputs<'_>) -> Result<Made, JobError> {
+        let keep = self.kept().await?;
+        let newest = self.work.inputs.iter().map(|r| r.max_seq()).max().unwrap_or_default();
+        let (mut made, mut next) = (Made::default(), 0);
+        for stretch in stretches::around(&self.work.inputs, &self.work.range, &keep) {
+            match stretch {
+                Stretch::Keep(table) => {
+                    made.rows_in += table.rows;
+                    made.rows_out += table.rows;
+                    out.entries.push(table);
+                }
+                Stretch::Merge(range) => {
+                    let (rows_in, rows_out, rewrite, number) = self.merge(&range, next, out).await?.end();
+                    next = number;
+                    made.rows_in += rows_in;
+                    made.rows_out += rows_out;
+                    made.dropped |= rewrite.dropped();
+                    if !untouched(rewrite.counts()) {
+                        made.judged = newest;
+                    }
+                }
+            }
+        }
+        Ok(made)
+    }
+
+    /// The tables that stay as they are: alone, large enough, and with nothing in them that may go. Whether a table has
+    /// old versions of its own keys is known only to itself.
+    async fn kept(&self) -> Result<Vec<Arc<TableEntry>>, JobError> {
+        let mut kept = Vec::new();
+        for table in stretches::alone(&self.work.inputs, &self.work.range) {
+            let clean = (table.deletes == 0 || !self.work.bottom)
+                && table.min_expires.is_none_or(|expires| expires > self.expired);
+            if clean && table.len >= self.settings.table_bytes / KEEP_FROM_PART {
+                let meta = read_meta(self.db, &table).await?;
+                if meta.properties().keys == table.rows {
+                    kept.push(table);
+                }
+            }
+        }
+        Ok(kept)
+    }
+
+    /// Merges the rows of `range`.
+    async fn merge(&self, range: &KeyRange, next: u64, out: &mut Outputs<'_>) -> Result<Engine, JobError> {
+        let met = |r: &&Arc<Run>| r.tables.iter().any(|t| range.meets(t));
+        let inputs: Vec<&Arc<Run>> = self.work.inputs.iter().filter(met).collect();
+        let window = self.resources.window_bytes(inputs.len());
+        let mut sources: Vec<Source> =
+            inputs.iter().map(|run| Source::open(self.db, self.resources, run, range, window)).collect();
+        let rewrite = Rewrite::new(&self.work.snapshots, self.work.bottom, Some(self.expired));
+        let options =
+            TableOptions { block_bytes: self.settings.block_bytes, compression: self.settings.compression };
+        let making =
+            Making { options, table_bytes: self.settings.table_bytes, owner: self.work.owner.clone() };
+        let mut engine = Engine::new(sources.len(), range, rewrite, making, next);
+        loop {
+            let turn;
+            (engine, turn) = self
+                .db
+                .env
+                .offload
+                .run(move || {
+                    let turn = engine.turn();
+                    (engine, turn)
+                })
+                .await
+                .map_err(|e| JobError::Internal(e.to_string()))?;
+            match turn? {
+                Turn::Needs(i) => {
+                    let window = sources[i].next().await?;
+                    engine.feed(i, window);
+                }
+                Turn::Table(table) => out.upload(*table).await?,
+                Turn::Breath => tokio::task::yield_now().await,
+                Turn::Done => return Ok(engine),
+            }
+        }
+    }
+}
