@@ -50,6 +50,8 @@ pub(crate) enum Command {
     Backup(crate::backup::BackupArgs),
     /// Make a database of a backup, in an empty prefix.
     Restore(crate::backup::RestoreArgs),
+    /// Make a new database of what a named snapshot holds, in an empty prefix.
+    Clone(crate::backup::CloneArgs),
     /// Measured workloads.
     Bench(BenchArgs),
 }

@@ -230,6 +230,74 @@ pub(crate) async fn restore(args: RestoreArgs) -> Result<(), Failure> {
     ))
 }
 
+/// `isle clone`.
+#[derive(Debug, Args)]
+pub(crate) struct CloneArgs {
+    /// The database to clone: a URL, or a directory.
+    #[arg(long)]
+    from: String,
+    /// What coordinates it: `bucket`, or `etcd://host:port`.
+    #[arg(long)]
+    from_coordination: Option<String>,
+    /// Its name.
+    #[arg(long)]
+    from_database: Option<String>,
+    /// What the new database begins with: a named snapshot; everything committed where it is not given.
+    #[arg(long, value_name = "NAME")]
+    snapshot: Option<String>,
+    /// The empty prefix that becomes the new database: a URL, or a directory.
+    #[arg(long)]
+    to: String,
+    /// What is to coordinate the new one: `bucket`, or `etcd://host:port`.
+    #[arg(long)]
+    coordination: Option<String>,
+    /// Its name.
+    #[arg(long)]
+    database: Option<String>,
+    /// A configuration file (TOML), for credentials and certificates; flags come first.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Print machine-readable JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) async fn clone(args: CloneArgs) -> Result<(), Failure> {
+    let config = args.config.as_deref();
+    let source = Place::of(Some(&args.from), args.from_coordination, args.from_database, config)?;
+    let place = Place::of(Some(&args.to), args.coordination, args.database, config)?;
+    let db = source.database().await?;
+    let (bucket, coordination) = place.patiently(async || place.open().await).await?;
+    let name = place.store.database.clone();
+    let target =
+        transfer::Place { bucket: &bucket, coordination: &coordination, env: place.env(), name: &name };
+    let node = source.environment.node("clone", "");
+    let shown = Shown::default();
+    let show = |s| shown.show(s);
+    let made = transfer::clone_database(&db, &node, args.snapshot.as_deref(), target, &show).await;
+    let made = made.map_err(failure)?;
+    let m = &made.loaded.manifest;
+    if args.json {
+        let json = json!({
+            "database": m.database.to_string(),
+            "name": name,
+            "lineage": m.lineage.to_string(),
+            "last_seq": made.seq,
+            "copied_objects": made.copied,
+            "rewritten_objects": made.rewritten,
+        });
+        return output::line(&json.to_string());
+    }
+    output::line(&format!(
+        "cloned to {} as {name:?} ({}): everything up to sequence number {}, {} objects copied, {} written anew",
+        bucket.url(),
+        m.database,
+        made.seq,
+        made.copied,
+        made.rewritten
+    ))
+}
+
 async fn chosen(store: &Arc<dyn Bucket>, number: Option<u64>) -> Result<BackupRecord, Failure> {
     let mut found = transfer::backups(store.as_ref()).await.map_err(failure)?;
     let known: Vec<String> = found.iter().map(|b| b.number.to_string()).collect();

@@ -23,6 +23,7 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
         Command::Recover(args) => recover::recover(args).await,
         Command::Backup(args) => backup::backup(args).await,
         Command::Restore(args) => backup::restore(args).await,
+        Command::Clone(args) => backup::clone(args).await,
         Command::Bench(args) => bench::run(args).await.map_err(Failure::new),
     }
 }

@@ -209,8 +209,33 @@ async fn a_backup_made_in_use_is_restored_as_a_database_of_its_own() {
         let why = String::from_utf8_lossy(&again.stderr).into_owned();
         assert!(again.status.code() == Some(2) && why.contains("is not empty"), "{why}");
     }
-    // The original goes on, and knows nothing of it.
+    // The original goes on, and knows nothing of it; a clone of what it was is a database of its own.
+    let writer_url = writer.url();
+    let (code, _) = said(&isle(&cluster, &["snapshot", "create", "then", "--writer", &writer_url]).await);
+    assert_eq!(code, Some(0));
     writer.api().put(b"deb/original", b"goes on").await.unwrap();
+    flushed(&writer, 601).await;
+    let cloned = place(&dir, "cloned");
+    let clone = [
+        "clone",
+        "--json",
+        "--from",
+        flags[1].as_str(),
+        "--from-coordination",
+        flags[3].as_str(),
+        "--snapshot",
+        "then",
+        "--to",
+        &cloned,
+        "--coordination",
+        "bucket",
+        "--database",
+        "copy",
+    ];
+    let (code, made) = said(&isle(&cluster, &clone).await);
+    assert_eq!((code, &made["last_seq"]), (Some(0), &600.into()), "{made}");
+    assert_ne!(made["database"], first["database"], "an id of its own");
+    assert_same("the clone", &serves(&cloned, "bucket", &cluster).await, &rows(&all));
     let onto_itself: Vec<&str> =
         ["backup", "--to", flags[1].as_str()].into_iter().chain(flags.iter().map(String::as_str)).collect();
     assert_eq!(isle(&cluster, &onto_itself).await.status.code(), Some(2));

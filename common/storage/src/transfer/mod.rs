@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   backup    pin the head's version ─▶ copy what its manifest names ─▶ backup/<n>-manifest ─▶ backup/<n>.json
+//!   clone     pin ─▶ mark the empty prefix ─▶ copy tables, cut what is newer ─▶ lineage ─▶ checkpoint ─▶ head ─▶ …
 //!   restore   mark the empty prefix ─▶ copy back ─▶ lineages ─▶ checkpoint ─▶ head ─▶ isle.json ─▶ take the mark away
 //! ```
 //! # What a backup is
@@ -25,18 +26,27 @@
 //! page token of the old history is told that it is another one. The lineages before are written down too, since log
 //! objects name them.
 //!
+//! # What a clone is
+//! A new database, with an id of its own, that begins with what a named snapshot holds (or with everything committed).
+//! Tables whose rows are all at or below it are copied as they are; from those that hold newer rows too, these are left
+//! out; of the log only what is not in tables yet comes along, written anew since log objects name their database. Sequence
+//! numbers go on from the snapshot's. Earlier versions of keys, the log before, consumer groups and other snapshots stay
+//! behind.
+//!
 //! **Crashes.** The mark (`restore.json`) names the backup and the lineage that was drawn; it is written into an empty
 //! prefix only. Run again, the same restore goes on where it was, with the same lineage; any other is refused. Until
 //! `isle.json` is there every role refuses the prefix, which holds objects of a database and no identity, and the head,
 //! once it is there, is one that only this restore can have made.
 
 mod backup;
+mod clone;
 mod copy;
 mod parcel;
 mod record;
 mod restore;
 
 pub use backup::{Backup, backup};
+pub use clone::{Cloned, clone_database};
 pub use parcel::{Content, Item, parcel};
 pub use record::{BackedUp, BackupRecord, Checked, backups, read_manifest, verify};
 pub use restore::{Place, Restored, restore};

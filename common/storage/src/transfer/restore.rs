@@ -20,19 +20,39 @@ use crate::object::Bucket;
 
 const KIND: &str = "restore";
 
-/// What an unfinished restore has left in the prefix.
+/// What an unfinished restore, or clone, has left in the prefix.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Mark {
-    /// The database that is restored.
-    database: DatabaseId,
-    /// The backup.
-    backup: u64,
-    /// CRC32C of its manifest.
-    manifest: u32,
+pub(super) struct Mark {
+    /// The database that it is made of.
+    pub(super) database: DatabaseId,
+    /// Which state of it.
+    pub(super) of: Origin,
     /// The name the database gets.
-    name: String,
+    pub(super) name: String,
     /// The history it begins.
-    lineage: Lineage,
+    pub(super) lineage: Lineage,
+    /// Its id: the same, or a clone's own.
+    pub(super) becomes: DatabaseId,
+}
+
+/// What a database is made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Origin {
+    /// A backup, with the CRC32C of its manifest.
+    Backup(u64, u32),
+    /// What a named snapshot holds, or the newest state.
+    Snapshot(Option<String>),
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Backup(number, _) => write!(f, "an unfinished restore of backup {number}"),
+            Self::Snapshot(Some(name)) => write!(f, "an unfinished clone at snapshot {name:?}"),
+            Self::Snapshot(None) => write!(f, "an unfinished clone"),
+        }
+    }
 }
 
 /// A database that was restored.
@@ -74,16 +94,17 @@ pub async fn restore(
         return Err(TransferError::Refused(format!("{} is where the backup lies", from.url())));
     }
     let source = read_manifest(from.as_ref(), record).await?;
-    let mark = place.mark(record).await?;
+    let origin = Origin::Backup(record.number, record.manifest.crc);
+    let mark = place.mark(record.database, origin, record.database).await?;
     place.coordination.prepare_to_write().await?;
     let manifest = of_a_new_history(source, mark.lineage, place.env)?;
     if !place.coordination.exists().await? {
         let (copied, copied_bytes) = place.fill(from, record, &manifest, progress).await?;
-        place.found(record, &manifest, progress).await?;
-        let loaded = place.finish(record, &manifest).await?;
+        place.found(&record.lineages, &manifest, progress).await?;
+        let loaded = place.finish(&record.lineages, &manifest).await?;
         return Ok(Restored { loaded, copied, copied_bytes });
     }
-    let loaded = place.finish(record, &manifest).await?;
+    let loaded = place.finish(&record.lineages, &manifest).await?;
     Ok(Restored { loaded, copied: 0, copied_bytes: 0 })
 }
 
@@ -94,12 +115,8 @@ fn of_a_new_history(
     env: &Environment,
 ) -> Result<Manifest, TransferError> {
     manifest.lineage = lineage;
-    manifest.retired.clear();
-    manifest.jobs.clear();
-    // What merges in parts had staged was not copied: they begin anew.
-    manifest.staged.clear();
-    manifest.recent.clear();
-    manifest.recent.push((manifest.version, CommitId(env.entropy.next_u64())));
+    let commit = CommitId(env.entropy.next_u64());
+    forget(&mut manifest, commit);
     check::whole(&manifest).map_err(|v| TransferError::Damaged {
         object: "the backup's manifest".to_owned(),
         why: v.to_string(),
@@ -107,28 +124,44 @@ fn of_a_new_history(
     Ok(manifest)
 }
 
+/// What belongs to the place it was copied from.
+pub(super) fn forget(manifest: &mut Manifest, commit: CommitId) {
+    manifest.retired.clear();
+    manifest.jobs.clear();
+    // What merges in parts had staged was not copied: they begin anew.
+    manifest.staged.clear();
+    manifest.recent.clear();
+    manifest.recent.push((manifest.version, commit));
+}
+
 impl Place<'_> {
     /// The mark that this restore has left, or leaves now in an empty prefix.
-    async fn mark(&self, record: &BackupRecord) -> Result<Mark, TransferError> {
+    pub(super) async fn mark(
+        &self,
+        database: DatabaseId,
+        of: Origin,
+        becomes: DatabaseId,
+    ) -> Result<Mark, TransferError> {
         let (path, url) = (names::restore_mark(), self.bucket.url());
         let drawn = Mark {
-            database: record.database,
-            backup: record.number,
-            manifest: record.manifest.crc,
+            database,
+            of,
             name: self.name.to_owned(),
             lineage: Lineage(self.env.entropy.next_u128()),
+            becomes,
         };
         match self.bucket.get(&path).await {
             Ok(bytes) => {
                 let found: Mark = sealed::open(KIND, path.as_str(), &bytes)?;
-                let same = Mark { lineage: found.lineage, ..drawn };
+                let cloned = matches!(found.of, Origin::Snapshot(_));
+                let becomes = if cloned { found.becomes } else { drawn.becomes };
+                let same = Mark { lineage: found.lineage, becomes, ..drawn };
                 if found == same {
                     return Ok(found);
                 }
                 return Err(TransferError::Refused(format!(
-                    "{url} holds an unfinished restore of backup {} of database {} as {:?}: finish that one, or empty \
-                     the prefix",
-                    found.backup, found.database, found.name
+                    "{url} holds {} of database {} as {:?}: finish that one, or empty the prefix",
+                    found.of, found.database, found.name
                 )));
             }
             Err(e) if e.is_not_found() => {}
@@ -182,17 +215,17 @@ impl Place<'_> {
     }
 
     /// Lineages, checkpoint, head: in this order, so that a head never names what is not there.
-    async fn found(
+    pub(super) async fn found(
         &self,
-        record: &BackupRecord,
+        before: &[LineageObject],
         manifest: &Manifest,
         progress: Progress<'_>,
     ) -> Result<(), TransferError> {
         let bucket = self.bucket.as_ref();
-        for old in &record.lineages {
+        for old in before {
             lineage::write(bucket, old).await?;
         }
-        let number = record.lineages.len() as u64 + 1;
+        let number = before.len() as u64 + 1;
         let (database, lineage) = (manifest.database, manifest.lineage);
         lineage::write(bucket, &LineageObject { database, number, lineage }).await?;
         let written = checkpoint::write_verified(bucket, self.env, manifest).await?;
@@ -202,7 +235,11 @@ impl Place<'_> {
     }
 
     /// The head is there: makes sure that it is this restore's, then gives the prefix its identity.
-    async fn finish(&self, record: &BackupRecord, manifest: &Manifest) -> Result<Loaded, TransferError> {
+    pub(super) async fn finish(
+        &self,
+        before: &[LineageObject],
+        manifest: &Manifest,
+    ) -> Result<Loaded, TransferError> {
         let loaded = self.coordination.load().await?;
         if loaded.manifest.lineage != manifest.lineage || loaded.manifest.database != manifest.database {
             return Err(TransferError::Refused(format!(
@@ -215,7 +252,7 @@ impl Place<'_> {
             name: self.name.to_owned(),
             format: identity::FORMAT,
             backend: self.coordination.backend(),
-            lineage: record.lineages.first().map_or(manifest.lineage, |l| l.lineage),
+            lineage: before.first().map_or(manifest.lineage, |l| l.lineage),
         };
         identity::write(self.bucket.as_ref(), &identity).await?;
         self.bucket.delete(&names::restore_mark()).await.map_err(TransferError::Store)?;

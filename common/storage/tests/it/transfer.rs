@@ -1,7 +1,7 @@
 //! Backups and restores: what they hold, what they refuse, and what is left when they are cut off.
 
-use std::sync::Arc;
-use std::sync::Mutex;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 
 use futures::TryStreamExt;
 use isle_storage::coordination::bucket::BucketCoordination;
@@ -10,10 +10,13 @@ use isle_storage::coordination::memory::MemoryCoordination;
 use isle_storage::coordination::{Coordination, CoordinationSettings, NodeInfo};
 use isle_storage::database::Database;
 use isle_storage::environment::Environment;
-use isle_storage::manifest::CompactionMode;
+use isle_storage::ids::{SeqNo, Timestamp};
+use isle_storage::manifest::{Change, CompactionMode, Snapshot, TableEntry};
 use isle_storage::names::ObjectPath;
 use isle_storage::object::{Bucket, MemoryBucket, StoreErrorKind};
-use isle_storage::transfer::{self, Backup, BackupRecord, Place, Restored, Step, TransferError};
+use isle_storage::row::{Row, Value};
+use isle_storage::sst::{Block, TableMeta};
+use isle_storage::transfer::{self, Backup, BackupRecord, Cloned, Place, Restored, Step, TransferError};
 use isle_storage::verify::{From, verify};
 use isle_testkit::embedded::{Embedded, ManualClock};
 use isle_testkit::fault::{Fault, FaultBucket, Op, Rule};
@@ -190,6 +193,134 @@ async fn cut_off_anywhere_it_is_finished_by_another_run() {
             target.restore(&to, &made.record).await.unwrap_or_else(|e| panic!("after {n} writes: {e}"));
             target.is_a_copy_of(&scribe).await;
         }
+    }
+}
+
+fn held(seq: u64) -> Snapshot {
+    let created = Timestamp(1_700_000_000_000_000);
+    Snapshot { seq: SeqNo(seq), created, expires: None, holds_log: false, extra: Default::default() }
+}
+
+impl Target {
+    async fn clone_of(&self, e: &Embedded, snapshot: Option<&str>) -> Result<Cloned, TransferError> {
+        let bucket: Arc<dyn Bucket> = self.store.clone();
+        let place = Place { bucket: &bucket, coordination: &self.coordination, env: &self.env, name: "copy" };
+        transfer::clone_database(&e.db, &node(), snapshot, place, &|_| {}).await
+    }
+
+    /// It is whole, shows what `scribe` wrote up to `seq`, has an id of its own, and goes on with the next number.
+    async fn holds(&self, scribe: &Scribe, seq: SeqNo) {
+        let db = self.open().await.unwrap();
+        let (ours, theirs) = (db.load().await.unwrap().manifest, scribe.manifest());
+        assert_ne!((ours.database, ours.lineage), (theirs.database, theirs.lineage));
+        assert_eq!((ours.last_seq, ours.snapshots.len()), (seq, 0));
+        let mut writer = Scribe::take_over(&db).await;
+        assert_eq!(writer.append(&[Entry::put("zz", "after")]).await, seq.next());
+        writer.flush().await;
+        let m = db.load().await.unwrap().manifest;
+        let mut shown = BTreeMap::new();
+        for table in m.tables() {
+            for row in rows_of(self.store.as_ref(), table).await {
+                assert!(row.seq <= seq.next(), "a newer row came along");
+                let at = shown.entry(row.key.to_vec()).or_insert_with(|| row.clone());
+                if row.seq > at.seq {
+                    *at = row;
+                }
+            }
+        }
+        let shown: BTreeMap<_, _> = shown
+            .into_iter()
+            .filter_map(|(key, row)| match row.value {
+                Value::Put(v) if key != b"zz" => Some((key, (row.seq, v.to_vec()))),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(shown, scribe.visible_at(seq, self.env.clock.now()));
+        let bucket: Arc<dyn Bucket> = self.store.clone();
+        let from = From::Coordination(Arc::clone(&self.coordination));
+        let report = verify(&bucket, from, "copy", &()).await.unwrap();
+        assert!(report.is_clean() && report.unknown.total == 0, "{report:?}");
+    }
+}
+
+async fn rows_of(store: &FaultBucket, table: &TableEntry) -> Vec<Row> {
+    let bytes = store.get(&table.path()).await.unwrap();
+    let meta = TableMeta::decode(bytes.slice(table.meta_offset as usize..), table.meta_offset).unwrap();
+    let mut rows = Vec::new();
+    for i in 0..meta.block_count() {
+        let range = meta.block_range(i);
+        let mut cursor =
+            Block::decode(&bytes.slice(range.start as usize..range.end as usize)).unwrap().cursor();
+        cursor.first();
+        while let Some(row) = cursor.row() {
+            rows.push(row.to_row());
+            cursor.next();
+        }
+    }
+    rows
+}
+
+/// At the newest number, inside the log, at the end of the tables, in the middle of one, and at nothing at all.
+#[tokio::test]
+async fn a_clone_holds_exactly_what_the_snapshot_does() {
+    let e = Embedded::new().await;
+    let mut scribe = Scribe::take_over(&e.db).await;
+    let row = |n: u32, i: u32| match (i + n).is_multiple_of(5) {
+        true => Entry::delete(format!("key/{i:03}")),
+        false => Entry::put(format!("key/{i:03}"), format!("{n}/{i}")),
+    };
+    scribe.commit(vec![Change::TakeSnapshot { name: "s0".to_owned(), snapshot: held(0) }]).await;
+    for n in 0..6u32 {
+        let seq = scribe.append(&(0..60).map(|i| row(n, i)).collect::<Vec<_>>()).await;
+        let name = format!("s{}", n + 1);
+        scribe.commit(vec![Change::TakeSnapshot { name, snapshot: held(seq.0) }]).await;
+        if n == 2 || n == 3 {
+            scribe.flush().await;
+        }
+    }
+    for n in 0..=6u64 {
+        for target in [Target::bucket_form(), Target::memory_form()] {
+            let made = target.clone_of(&e, Some(&format!("s{n}"))).await.unwrap();
+            assert_eq!(made.seq, SeqNo(60 * n));
+            target.holds(&scribe, made.seq).await;
+        }
+    }
+    let newest = Target::bucket_form();
+    let made = newest.clone_of(&e, None).await.unwrap();
+    assert!(made.copied > 0 && made.rewritten == 2, "tables as they are, the log anew: {made:?}");
+    newest.holds(&scribe, SeqNo(360)).await;
+    let refused = Target::bucket_form().clone_of(&e, Some("nope")).await;
+    assert!(matches!(&refused, Err(TransferError::Refused(why)) if why.contains("s6")), "{refused:?}");
+    let again = newest.clone_of(&e, None).await;
+    assert!(matches!(&again, Err(TransferError::Refused(why)) if why.contains("is not empty")), "{again:?}");
+}
+
+#[tokio::test]
+async fn a_clone_cut_off_anywhere_is_finished_by_another_run() {
+    let e = Embedded::new().await;
+    let mut scribe = filled(&e).await;
+    scribe.commit(vec![Change::TakeSnapshot { name: "s".to_owned(), snapshot: held(100) }]).await;
+    let is_write = |op, _: &str| matches!(op, Op::Put | Op::Create | Op::Delete);
+    for n in 1.. {
+        let target = Target::bucket_form();
+        target
+            .store
+            .inject(Rule::any().when(is_write).after(n - 1).times(1), Fault::Fail(StoreErrorKind::Permanent));
+        let failed = target.clone_of(&e, Some("s")).await;
+        target.store.heal();
+        if failed.is_ok() {
+            assert!(n > 6, "every write was cut off once");
+            return;
+        }
+        if n > 1 {
+            let opened = target.open().await;
+            let finished = target.store.get(&ObjectPath::new("isle.json").unwrap()).await.is_ok();
+            assert!(opened.is_err() || finished, "an unfinished clone opens after {n} writes");
+            let other = target.clone_of(&e, None).await;
+            assert!(finished || other.is_err(), "another clone goes on where this one was");
+        }
+        target.clone_of(&e, Some("s")).await.unwrap_or_else(|e| panic!("after {n} writes: {e}"));
+        target.holds(&scribe, SeqNo(100)).await;
     }
 }
 
