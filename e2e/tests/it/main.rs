@@ -12,6 +12,7 @@ mod deploy;
 mod dump;
 mod etcd_faults;
 mod failures;
+mod fleet;
 mod freshness;
 mod idle;
 mod input;
