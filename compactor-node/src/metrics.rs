@@ -11,6 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use crate::collector::Pass;
 use crate::compactor::{MergeReport, Went};
 use crate::plan;
+use crate::retain::Expired;
 use crate::settings::CompactorSettings;
 use crate::sweep::Swept;
 
@@ -25,6 +26,7 @@ pub struct CompactorMetrics {
     debt_bytes: Unsigned,
     bytes: Counter,
     merges: Counter,
+    expired: Counter,
     garbage: Family<[(&'static str, &'static str); 1], Counter>,
 }
 
@@ -44,6 +46,11 @@ impl CompactorMetrics {
                 Counter::default(),
             ),
             merges: metrics.register("compactions", "Merges committed", Counter::default()),
+            expired: metrics.register(
+                "expired_tables",
+                "Tables that retention took out of the tree",
+                Counter::default(),
+            ),
             garbage: metrics.register(
                 "garbage_objects",
                 "Objects the collector and the orphan sweep dealt with",
@@ -63,6 +70,10 @@ impl CompactorMetrics {
     pub(crate) fn merged(&self, report: &MergeReport, went: Went) {
         self.merges.inc_by(u64::from(went == Went::Merged));
         self.bytes.inc_by(report.bytes_read + report.bytes_written);
+    }
+
+    pub(crate) fn expired(&self, gone: &Expired) {
+        self.expired.inc_by(gone.tables);
     }
 
     pub(crate) fn collected(&self, pass: &Pass) {

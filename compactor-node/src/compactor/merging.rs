@@ -245,6 +245,7 @@ impl Compactor {
         let shared = &self.0;
         let gone = retain::expire(&shared.db, &shared.node, &shared.settings).await?;
         shared.status.lock().expired_tables += gone.tables;
+        shared.metrics.expired(&gone);
         Ok(gone)
     }
 
