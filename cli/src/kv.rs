@@ -5,7 +5,8 @@ use std::io::Read as _;
 use bytes::Bytes;
 use http::Method;
 use isle_service::ErrorCode;
-use isle_service::client::CallError;
+use isle_service::client::{CallError, MAX_ANSWER_BYTES};
+use isle_service::wire::body::ValuePieces;
 use isle_service::wire::{escape_key, key_target};
 use serde_json::{Value, json};
 
@@ -65,13 +66,15 @@ pub(crate) async fn get(args: GetArgs) -> Result<(), Failure> {
         Err(e) => return Err(e.into()),
     };
     let seq = answer.header("isle-seq").unwrap_or_default().parse::<u64>().unwrap_or_default();
-    let value = answer
-        .bytes(isle_service::client::MAX_ANSWER_BYTES)
-        .await
-        .map_err(|e| Failure::new(e.to_string()))?;
     if !args.nodes.json {
-        return output::write(&value);
+        // As it comes: it may be large. One that breaks off is a failure, whatever has been written by then.
+        let mut pieces = ValuePieces::new(answer.into_body(), MAX_ANSWER_BYTES);
+        while let Some(piece) = pieces.next().await.map_err(|e| Failure::new(e.message))? {
+            output::write(&piece)?;
+        }
+        return Ok(());
     }
+    let value = answer.bytes(MAX_ANSWER_BYTES).await.map_err(|e| Failure::new(e.to_string()))?;
     let mut row = json!({"key": args.key, "seq": seq});
     match std::str::from_utf8(&value) {
         Ok(text) => row["value"] = text.into(),

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use futures::future::try_join_all;
 use isle_storage::ids::SeqNo;
+use isle_storage::row::Row;
 
 use crate::error::ReadError;
 use crate::options::ReadOptions;
@@ -21,8 +22,8 @@ pub struct Mget {
     keys: Vec<Bytes>,
     /// The first key not looked up yet.
     next: usize,
-    /// Answers for the keys before `next`, in order.
-    ready: VecDeque<Option<Found>>,
+    /// Rows of the keys before `next`, in order. Values in blob files are fetched one by one, when their turn comes.
+    ready: VecDeque<Option<Row>>,
 }
 
 impl Mget {
@@ -44,8 +45,19 @@ impl Mget {
         if self.ready.is_empty() && self.next < self.keys.len() {
             self.look_up().await?;
         }
-        let Some(found) = self.ready.pop_front() else { return Ok(None) };
+        let Some(row) = self.ready.pop_front() else { return Ok(None) };
         let at = self.next - self.ready.len() - 1;
+        let found = match row {
+            Some(row) => match self.reader.found_in(row).await {
+                Ok(found) => found,
+                Err(e) => {
+                    self.keys.truncate(self.next);
+                    self.ready.clear();
+                    return Err(e.into());
+                }
+            },
+            None => None,
+        };
         Ok(self.keys.get(at).map(|key| (key.clone(), found)))
     }
 
@@ -72,7 +84,7 @@ impl Mget {
     async fn fetch(&mut self) -> Result<(), FetchError> {
         let end = self.keys.len().min(self.next + self.reader.settings().mget_parallelism);
         let keys = self.keys.get(self.next..end).unwrap_or_default();
-        let found = try_join_all(keys.iter().map(|key| self.reader.get_at(&self.point, key))).await?;
+        let found = try_join_all(keys.iter().map(|key| self.reader.row_at(&self.point, key))).await?;
         self.ready.extend(found);
         self.next = end;
         Ok(())

@@ -26,6 +26,8 @@ pub struct ReaderSettings {
     pub read_ahead_bytes: u64,
     /// Bytes all scans together may read ahead; beyond it each of them reads block by block.
     pub read_ahead_total_bytes: u64,
+    /// Bytes of values from blob files on their way to clients at once, over all reads; more wait.
+    pub value_bytes_in_flight: u64,
     /// GETs of tables in flight at once; further ones wait in order, so that a cold start does not fan out.
     pub max_concurrent_reads: usize,
     /// Log segments fetched at once when the view moves on.
@@ -68,6 +70,7 @@ impl Default for ReaderSettings {
             max_view_age_ms: 30_000,
             read_ahead_bytes: MIB,
             read_ahead_total_bytes: 64 * MIB,
+            value_bytes_in_flight: 128 * MIB,
             max_concurrent_reads: 64,
             max_concurrent_segments: 16,
             generation_bytes: 64 * MIB,
@@ -121,6 +124,9 @@ impl ReaderSettings {
                 "read_ahead_bytes",
                 format!("{} is not between 4 KiB and 64 MiB", self.read_ahead_bytes),
             );
+        }
+        if self.value_bytes_in_flight < 8 * MIB {
+            return refuse("value_bytes_in_flight", "is below 8 MiB, the longest value of a row".to_owned());
         }
         if self.read_ahead_total_bytes < self.read_ahead_bytes {
             return refuse("read_ahead_total_bytes", "is below read_ahead_bytes".to_owned());

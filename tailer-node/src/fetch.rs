@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use isle_storage::blob::ValueReader;
 use isle_storage::database::Database;
 use isle_storage::format::FormatError;
 use isle_storage::ids::SeqNo;
@@ -14,6 +15,8 @@ use isle_storage::log::{self, LogIndex, RawBlock};
 use isle_storage::manifest::LogEntry;
 use isle_storage::names::LogId;
 use isle_storage::object::StoreError;
+use isle_storage::row::{BlobId, BlobPointer};
+use isle_storage::values::{self, ValueError};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use tokio::sync::Semaphore;
@@ -28,17 +31,19 @@ const ENTRY_OVERHEAD: u64 = 256;
 /// Cached entries the cache is sized for at first; it grows by weight, not by count.
 const ESTIMATED_ENTRIES: usize = 1024;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum PieceKey {
     Whole(LogId, bool),
     Index(LogId, bool),
     Window(LogId, bool, u32),
+    Value(BlobId, u64),
 }
 
 #[derive(Debug, Clone)]
 enum Piece {
     Blocks(Arc<Vec<RawBlock>>),
     Index(Arc<LogIndex>),
+    Value(Bytes),
 }
 
 #[derive(Debug, Clone)]
@@ -50,6 +55,7 @@ impl Weighter<PieceKey, Piece> for Weight {
             + match piece {
                 Piece::Blocks(blocks) => blocks.iter().map(|b| b.raw.len() as u64 + ENTRY_OVERHEAD).sum(),
                 Piece::Index(index) => (index.blocks.len() * size_of::<log::BlockHandle>()) as u64,
+                Piece::Value(value) => value.len() as u64,
             }
     }
 }
@@ -97,6 +103,40 @@ impl Fetcher {
         }
     }
 
+    /// The value at `pointer`, whole.
+    ///
+    /// # Errors
+    /// [`TailError::Gone`], [`TailError::Damaged`], [`TailError::Store`].
+    pub async fn value(&self, pointer: &BlobPointer) -> Result<Bytes, TailError> {
+        let key = PieceKey::Value(pointer.blob.clone(), pointer.offset);
+        let piece = self.single_flight(key, async {
+            let mut reader = ValueReader::whole(pointer, self.window_bytes);
+            let mut whole = Vec::with_capacity(usize::try_from(pointer.len).unwrap_or_default());
+            while let Some(pieces) = self.value_window(&mut reader).await? {
+                pieces.iter().for_each(|p| whole.extend_from_slice(p));
+            }
+            Ok(Piece::Value(whole.into()))
+        });
+        match piece.await? {
+            Piece::Value(value) => Ok(value),
+            Piece::Blocks(_) | Piece::Index(_) => {
+                Err(TailError::Damaged(format!("a value of {} is cached as something else", pointer.blob)))
+            }
+        }
+    }
+
+    /// The next window of a value; `None` after the last.
+    ///
+    /// # Errors
+    /// As [`Fetcher::value`].
+    pub async fn value_window(&self, reader: &mut ValueReader) -> Result<Option<Vec<Bytes>>, TailError> {
+        let _permit = self.admission.acquire().await.map_err(|_| TailError::Closing)?;
+        values::next_window(self.db.bucket.as_ref(), reader).await.map_err(|e| match e {
+            ValueError::Store(e) => store(&e),
+            e @ ValueError::Damaged { .. } => TailError::Damaged(e.to_string()),
+        })
+    }
+
     /// Bytes the cache holds.
     #[must_use]
     pub fn cached_bytes(&self) -> u64 {
@@ -125,7 +165,9 @@ impl Fetcher {
         });
         match piece.await? {
             Piece::Index(index) => Ok(index),
-            Piece::Blocks(_) => Err(damaged(entry, "its index is cached as blocks")),
+            Piece::Blocks(_) | Piece::Value(_) => {
+                Err(damaged(entry, "its index is cached as something else"))
+            }
         }
     }
 
@@ -206,7 +248,7 @@ fn is_chunk(entry: &LogEntry) -> bool {
 fn blocks_of(entry: &LogEntry, piece: Piece) -> Result<Arc<Vec<RawBlock>>, TailError> {
     match piece {
         Piece::Blocks(blocks) => Ok(blocks),
-        Piece::Index(_) => Err(damaged(entry, "its blocks are cached as an index")),
+        Piece::Index(_) | Piece::Value(_) => Err(damaged(entry, "its blocks are cached as something else")),
     }
 }
 

@@ -14,13 +14,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
+use isle_storage::blob::ValueReader;
 use isle_storage::coordination::CoordinationError;
 use isle_storage::coordination::follow::{self, Current, Followed};
 use isle_storage::database::Database;
 use isle_storage::ids::{SeqNo, Timestamp};
 use isle_storage::log::RawBlock;
 use isle_storage::manifest::{LogEntry, Manifest};
-use isle_storage::row::RowRef;
+use isle_storage::row::{BlobPointer, Row, RowRef};
 use isle_storage::watch;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -221,6 +223,41 @@ impl Tailer {
     /// Ends every consumer with [`TailError::Closing`].
     pub fn close(&self) {
         self.0.stop.cancel();
+    }
+
+    /// The value at `pointer`, small enough to be held: fetched once for all consumers that want it meanwhile.
+    ///
+    /// # Errors
+    /// [`TailError::Gone`], [`TailError::Damaged`], [`TailError::Store`].
+    pub async fn value(&self, pointer: &BlobPointer) -> Result<Bytes, TailError> {
+        self.0.fetcher.value(pointer).await
+    }
+
+    /// The next window of a value that is read piece by piece; `None` after the last.
+    ///
+    /// # Errors
+    /// As [`Tailer::value`].
+    pub async fn window(&self, reader: &mut ValueReader) -> Result<Option<Vec<Bytes>>, TailError> {
+        self.0.fetcher.value_window(reader).await
+    }
+
+    /// The change with this number; `None` above the head.
+    ///
+    /// # Errors
+    /// [`TailError`]; `CursorExpired` where the log no longer holds it.
+    pub async fn change(&self, seq: SeqNo) -> Result<Option<Row>, TailError> {
+        let manifest = self.manifest()?;
+        if seq <= manifest.trimmed_seq {
+            let trimmed = manifest.trimmed_seq;
+            let earliest = Cursor { database: manifest.database, lineage: manifest.lineage, seq: trimmed };
+            return Err(TailError::CursorExpired { trimmed, earliest });
+        }
+        if seq > manifest.last_seq {
+            return Ok(None);
+        }
+        let mut consumer = self.consume(From::Seq(seq)).await?;
+        let delivery = consumer.next().await?;
+        Ok(delivery.rows().find(|r| r.seq == seq).map(|r| r.to_row()))
     }
 
     fn manifest(&self) -> Result<Arc<Manifest>, TailError> {

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::WriterSettings;
+use crate::blobs::Blobs;
 use crate::error::WriteError;
 use crate::intake::{Admission, Refused, Sequencer};
 use crate::leadership::limbo::Limbo;
@@ -29,6 +30,7 @@ pub(crate) struct Engine {
     /// Held by the leader only: `None` refuses every mutation.
     pub(crate) seat: Mutex<Option<Sequencer>>,
     pub(crate) admission: Admission,
+    pub(crate) blobs: Blobs,
     /// Wakes the pipeline.
     pub(crate) work: Notify,
     pub(crate) standing: watch::Sender<Standing>,
@@ -85,6 +87,7 @@ impl Engine {
         let metrics = WriterMetrics::register(&db.env.metrics);
         let stop = CancellationToken::new();
         let admission = Admission::new(settings.admission_bytes, settings.slow_down_percent);
+        let blobs = Blobs::new(&settings);
         Self {
             db,
             settings,
@@ -92,6 +95,7 @@ impl Engine {
             metrics,
             seat: Mutex::new(None),
             admission,
+            blobs,
             work: Notify::new(),
             #[cfg(feature = "sabotage")]
             kept: Mutex::default(),

@@ -45,6 +45,12 @@ pub enum WriteError {
         /// When to try again.
         retry_after: Duration,
     },
+    /// The store did not take the value.
+    #[error("the value could not be stored: {why}")]
+    NotStored {
+        /// What the store said.
+        why: String,
+    },
     /// This node does not lead.
     #[error("this node does not lead: {why}")]
     NotLeader {

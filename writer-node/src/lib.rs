@@ -11,11 +11,13 @@
 //! * [`Writer`] is the handle: cheap to clone, usable without HTTP.
 //! * `intake`: admission by bytes, the sequencer, and what waiters wait on.
 //! * `pipeline`: seal, upload, publish, acknowledge (the essay is there).
+//! * `blobs`: large values, stored before they are accepted.
 //! * `generation`: what is in memory until it is in tables; sort, build, flush.
 //! * `leadership`: contest, stand by, take over, recover, step down.
 //! * `snapshots`: named snapshots, from a request to the edit that takes or drops them.
 //! * `server` (feature `server`): the HTTP face and the program around it.
 
+mod blobs;
 mod engine;
 mod error;
 mod generation;
@@ -31,6 +33,7 @@ mod standing;
 mod ttl;
 mod writer;
 
+pub use blobs::ValueUpload;
 pub use error::WriteError;
 pub use intake::{Accepted, Ack, Event, Mutation, NEVER, Options, Patience};
 pub use settings::{SettingsError, WriterSettings};

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use isle_storage::coordination::Backend;
 use isle_storage::format::Compression;
-use isle_storage::row::{MAX_INLINE_VALUE_LEN, MAX_KEY_LEN};
+use isle_storage::object::PART_BYTES;
+use isle_storage::row::{MAX_INLINE_VALUE_LEN, MAX_KEY_LEN, MAX_VALUE_LEN};
 use serde::{Deserialize, Serialize};
 
 use crate::intake::RECORD_OVERHEAD;
@@ -16,8 +17,15 @@ const MIB: usize = 1024 * KIB;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WriterSettings {
-    /// Longest value; longer ones are refused. At most 8 MiB while there are no blob files.
+    /// Longest value; longer ones are refused. At most 256 MiB, and 8 MiB where `blob_threshold` is 0.
     pub max_value_bytes: usize,
+    /// Values longer than this many bytes are stored apart from their rows, in blob files; at most 8 MiB. 0: none are.
+    pub blob_threshold: usize,
+    /// Bytes of large values in memory on their way into blob files, over all requests; more wait.
+    pub blob_bytes_in_flight: u64,
+    /// Blob files are uploaded in parts of this many bytes: what the stores want. Only tests have it smaller.
+    #[serde(skip)]
+    pub blob_part_bytes: usize,
     /// Largest atomic batch (keys, values and a fixed overhead a record); larger ones are refused.
     pub max_batch_bytes: usize,
     /// Bytes of mutations held in memory: queued, in flight, and waiting to be flushed. At the limit writers wait.
@@ -90,7 +98,10 @@ pub struct WriterSettings {
 impl Default for WriterSettings {
     fn default() -> Self {
         Self {
-            max_value_bytes: MAX_INLINE_VALUE_LEN,
+            max_value_bytes: MAX_VALUE_LEN,
+            blob_threshold: 64 * KIB,
+            blob_bytes_in_flight: 64 * MIB as u64,
+            blob_part_bytes: PART_BYTES,
             max_batch_bytes: 16 * MIB,
             admission_bytes: 256 * MIB as u64,
             slow_down_percent: 60,
@@ -174,14 +185,29 @@ impl WriterSettings {
         ] {
             require(value != Some(0), format!("{name} must be over 0"));
         }
+        let longest = if s.blob_threshold == 0 { MAX_INLINE_VALUE_LEN } else { MAX_VALUE_LEN };
         require(
-            s.max_value_bytes <= MAX_INLINE_VALUE_LEN,
+            s.max_value_bytes <= longest,
             format!(
-                "max_value_bytes is {}, and without blob files at most {MAX_INLINE_VALUE_LEN}",
+                "max_value_bytes is {}, and with this blob_threshold at most {longest}",
                 s.max_value_bytes
             ),
         );
-        let one = s.max_value_bytes + MAX_KEY_LEN + RECORD_OVERHEAD;
+        require(
+            s.blob_threshold <= MAX_INLINE_VALUE_LEN,
+            format!(
+                "blob_threshold is {}, and what lies among rows has at most {MAX_INLINE_VALUE_LEN} bytes",
+                s.blob_threshold
+            ),
+        );
+        require(
+            s.blob_bytes_in_flight >= s.blob_part_bytes as u64,
+            format!(
+                "blob_bytes_in_flight is {}, less than one part of an upload ({})",
+                s.blob_bytes_in_flight, s.blob_part_bytes
+            ),
+        );
+        let one = s.max_value_bytes.min(MAX_INLINE_VALUE_LEN) + MAX_KEY_LEN + RECORD_OVERHEAD;
         require(
             s.max_batch_bytes >= one,
             format!(
@@ -247,6 +273,7 @@ mod tests {
     fn everything_wrong_is_named_at_once_with_its_reason() {
         let bad = WriterSettings {
             max_value_bytes: 9 * MIB,
+            blob_threshold: 0,
             admission_bytes: 1,
             uploads_in_flight: 0,
             max_commits_per_second: Some(0),

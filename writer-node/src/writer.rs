@@ -57,6 +57,10 @@ impl Writer {
         &self.handle.engine
     }
 
+    pub(crate) fn shared(&self) -> &Arc<Engine> {
+        &self.handle.engine
+    }
+
     /// The settings it runs with.
     #[must_use]
     pub fn settings(&self) -> &WriterSettings {
@@ -92,10 +96,10 @@ impl Writer {
     }
 
     async fn one(&self, m: Mutation<'_>, options: Options) -> Result<Position, WriteError> {
-        if options.ack == Ack::Memory {
+        if options.ack == Ack::Memory && !self.is_large(m.value_len()) {
             self.check(&m)?;
             let now = self.engine().db.env.clock.now();
-            let numbers = self.accept(m.charge(), options.patience, |s| s.one(&m, now)).await?;
+            let numbers = self.accept(m.charge(), options.patience, |s| Ok(s.one(&m, now))).await?;
             return Ok(numbers.position());
         }
         let accepted = self.submit(&[m], options).await?;
@@ -114,14 +118,20 @@ impl Writer {
     ) -> Result<Accepted, WriteError> {
         self.available(options.ack)?;
         let total = self.check_all(batch)?;
+        if self.has_large(batch) {
+            let accepted = self.submit_large(batch, options).await?;
+            self.acknowledge(&accepted, options).await?;
+            return Ok(accepted);
+        }
         self.check_batch(total)?;
         let (now, ack) = (self.engine().db.env.clock.now(), options.ack);
-        let accepted = self.accept(total, options.patience, |s| s.many(batch, now, true, ack)).await?;
+        let accepted = self.accept(total, options.patience, |s| Ok(s.many(batch, now, true, ack))).await?;
         self.acknowledge(&accepted, options).await?;
         Ok(accepted)
     }
 
-    /// Hands mutations over in order, without waiting for their commit: not atomic, many under one lock. With
+    /// Hands mutations over in order, without waiting for their commit: not atomic (unless a value among them is above
+    /// `blob_threshold`), many under one lock. With
     /// `ack = bucket` the answer can be waited on.
     ///
     /// # Errors
@@ -129,9 +139,12 @@ impl Writer {
     pub async fn submit(&self, batch: &[Mutation<'_>], options: Options) -> Result<Accepted, WriteError> {
         self.available(options.ack)?;
         let total = self.check_all(batch)?;
+        if self.has_large(batch) {
+            return self.submit_large(batch, options).await;
+        }
         self.check_batch(total)?;
         let (now, ack) = (self.engine().db.env.clock.now(), options.ack);
-        self.accept(total, options.patience, |s| s.many(batch, now, false, ack)).await
+        self.accept(total, options.patience, |s| Ok(s.many(batch, now, false, ack))).await
     }
 
     /// Appends events to a stream, all or none: each one's key is [`event_key`] of its number.
@@ -159,9 +172,15 @@ impl Writer {
             self.check_value(e.value.len())?;
             total += charge(key_len, e.value.len());
         }
+        if events.iter().any(|e| self.is_large(e.value.len())) {
+            let accepted = self.append_large(stream, events, options).await?;
+            self.acknowledge(&accepted, options).await?;
+            return Ok(accepted);
+        }
         self.check_batch(total)?;
         let (now, ack) = (self.engine().db.env.clock.now(), options.ack);
-        let accepted = self.accept(total, options.patience, |s| s.events(stream, events, now, ack)).await?;
+        let accepted =
+            self.accept(total, options.patience, |s| Ok(s.events(stream, events, now, ack))).await?;
         self.acknowledge(&accepted, options).await?;
         Ok(accepted)
     }
@@ -282,11 +301,11 @@ impl Writer {
     }
 
     /// Admission, then the seat. On return the mutations belong to the writer.
-    async fn accept<T>(
+    pub(crate) async fn accept<T>(
         &self,
         charge: usize,
         patience: Patience,
-        take: impl FnOnce(&mut Sequencer) -> Taken<T>,
+        take: impl FnOnce(&mut Sequencer) -> Result<Taken<T>, WriteError>,
     ) -> Result<T, WriteError> {
         // A caller that is never made to wait must still let others run.
         tokio::task::coop::consume_budget().await;
@@ -300,7 +319,7 @@ impl Writer {
             tokio::time::sleep(pause).await;
         }
         let taken = match engine.seat.lock().as_mut() {
-            Some(sequencer) => take(sequencer),
+            Some(sequencer) => take(sequencer)?,
             None => return Err(engine.refusal()),
         };
         admitted.keep();
@@ -351,7 +370,7 @@ impl Writer {
         WriteError::Overloaded { why, retry_after: RETRY_AFTER }
     }
 
-    async fn acknowledge(&self, accepted: &Accepted, options: Options) -> Result<(), WriteError> {
+    pub(crate) async fn acknowledge(&self, accepted: &Accepted, options: Options) -> Result<(), WriteError> {
         if options.ack == Ack::Memory {
             return Ok(());
         }
@@ -363,7 +382,7 @@ impl Writer {
         Duration::from_millis(self.settings().ack_timeout_ms)
     }
 
-    fn available(&self, ack: Ack) -> Result<(), WriteError> {
+    pub(crate) fn available(&self, ack: Ack) -> Result<(), WriteError> {
         match ack {
             Ack::Bucket | Ack::Memory => Ok(()),
             Ack::Disk => Err(WriteError::Unsupported("ack=disk is not available on this node".to_owned())),
@@ -395,7 +414,7 @@ impl Writer {
         if len > limit { Err(WriteError::ValueTooLarge { len, limit }) } else { Ok(()) }
     }
 
-    fn check_batch(&self, len: usize) -> Result<(), WriteError> {
+    pub(crate) fn check_batch(&self, len: usize) -> Result<(), WriteError> {
         let limit = self.settings().max_batch_bytes;
         if len > limit { Err(WriteError::BatchTooLarge { len, limit }) } else { Ok(()) }
     }

@@ -91,6 +91,8 @@ codes! {
         "The view this page belongs to is no longer held; start the scan again.";
     CursorExpired = "cursor_expired", GONE, false,
         "The log no longer reaches back to this cursor; `earliest` is where it starts.";
+    RangeNotSatisfiable = "range_not_satisfiable", RANGE_NOT_SATISFIABLE, false,
+        "The range begins beyond the value's end; `size` is its length.";
     ValueTooLarge = "value_too_large", PAYLOAD_TOO_LARGE, false,
         "A value, or the line that carries it, is above the limit.";
     BatchTooLarge = "batch_too_large", PAYLOAD_TOO_LARGE, false,

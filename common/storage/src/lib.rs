@@ -1,10 +1,12 @@
 //! What two or more of Isle's roles share: object access, formats, the manifest, coordination, the merge.
 //!
 //! The folder tree mirrors what lies in the bucket. Pure modules (bytes in, bytes out; no I/O, no clock, no
-//! randomness): [`ids`], [`row`], [`names`], [`format`], [`log`], [`sst`], [`manifest`], [`merge`]. Modules that touch
+//! randomness): [`ids`], [`row`], [`names`], [`format`], [`blob`], [`log`], [`sst`], [`manifest`], [`merge`]. Modules that touch
 //! the world: [`object`] (the only place that names the `object_store` crate), [`coordination`] (the only place that
-//! names `etcd-client`), [`environment`], [`verify`], [`transfer`]. [`watch`] is a channel whose order is a matter of the program alone.
+//! names `etcd-client`), [`environment`], [`values`], [`verify`], [`transfer`]. [`watch`] is a channel whose order is a
+//! matter of the program alone.
 
+pub mod blob;
 pub mod coordination;
 pub mod database;
 pub mod environment;
@@ -19,5 +21,6 @@ pub mod row;
 pub mod sabotage;
 pub mod sst;
 pub mod transfer;
+pub mod values;
 pub mod verify;
 pub mod watch;

@@ -7,7 +7,10 @@ use crate::ids::{SeqNo, Timestamp};
 /// Longest key, in bytes.
 pub const MAX_KEY_LEN: usize = 65_536;
 
-/// Longest value the engine accepts without blob files, in bytes.
+/// Longest value, in bytes.
+pub const MAX_VALUE_LEN: usize = 256 * 1024 * 1024;
+
+/// Longest value that lies among rows, in the log and in tables, in bytes; longer ones lie in blob files.
 pub const MAX_INLINE_VALUE_LEN: usize = 8 * 1024 * 1024;
 
 /// Identity of a blob file, relative to the prefix: its `<owner>-<n>` name.
@@ -18,12 +21,28 @@ pub type BlobId = String;
 pub struct BlobPointer {
     /// The blob file's `<owner>-<n>` name.
     pub blob: BlobId,
-    /// First byte of the value within the blob file.
+    /// First byte of the value's first chunk within the blob file (see [`crate::blob`]).
     pub offset: u64,
-    /// Length of the value in bytes.
+    /// Length of the value in bytes, without the checksums of its chunks.
     pub len: u64,
     /// CRC32C of the value.
     pub crc: u32,
+}
+
+impl BlobPointer {
+    /// The same, borrowed.
+    #[must_use]
+    pub fn as_ref(&self) -> BlobPointerRef<'_> {
+        BlobPointerRef { blob: &self.blob, offset: self.offset, len: self.len, crc: self.crc }
+    }
+}
+
+impl BlobPointerRef<'_> {
+    /// An owned copy.
+    #[must_use]
+    pub fn to_owned(&self) -> BlobPointer {
+        BlobPointer { blob: self.blob.to_owned(), offset: self.offset, len: self.len, crc: self.crc }
+    }
 }
 
 /// What a row says of its key.

@@ -27,7 +27,9 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, stream};
 use isle_storage::names::ObjectPath;
-use isle_storage::object::{Body, Bucket, ObjectMeta, StoreError, StoreErrorKind};
+use isle_storage::object::{
+    Body, Bucket, ObjectMeta, PartAt, StoreError, StoreErrorKind, StoredPart, UploadId,
+};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -46,6 +48,14 @@ pub enum Op {
     List,
     /// `delete`
     Delete,
+    /// `begin_upload`
+    Begin,
+    /// `upload_part`
+    Part,
+    /// `complete_upload`
+    Complete,
+    /// `abort_upload`
+    Abort,
 }
 
 impl Op {
@@ -57,6 +67,10 @@ impl Op {
             Self::Head => "head",
             Self::List => "list",
             Self::Delete => "delete",
+            Self::Begin => "begin_upload",
+            Self::Part => "upload_part",
+            Self::Complete => "complete_upload",
+            Self::Abort => "abort_upload",
         }
     }
 }
@@ -436,6 +450,18 @@ impl Answer for Bytes {
     }
 }
 
+impl Answer for UploadId {
+    fn lie(path: &str) -> Self {
+        Self(path.to_owned())
+    }
+}
+
+impl Answer for StoredPart {
+    fn lie(_: &str) -> Self {
+        Self { len: 0, tag: String::new() }
+    }
+}
+
 impl Answer for ObjectMeta {
     fn lie(path: &str) -> Self {
         Self { path: path.to_owned(), len: 0, last_modified: isle_storage::ids::Timestamp::default() }
@@ -468,6 +494,34 @@ impl Bucket for FaultBucket {
         let id = self.note(Op::List, folder, 0);
         self.tell(id, Ok(0));
         self.clone().list_under_fault(folder.to_owned()).flatten_stream().boxed()
+    }
+
+    async fn begin_upload(&self, path: &ObjectPath) -> Result<UploadId, StoreError> {
+        self.run(Op::Begin, path.as_str(), 0, self.inner.begin_upload(path)).await
+    }
+
+    async fn upload_part(
+        &self,
+        path: &ObjectPath,
+        upload: &UploadId,
+        at: PartAt,
+        body: Body,
+    ) -> Result<StoredPart, StoreError> {
+        let len = body.len();
+        self.run(Op::Part, path.as_str(), len, self.inner.upload_part(path, upload, at, body)).await
+    }
+
+    async fn complete_upload(
+        &self,
+        path: &ObjectPath,
+        upload: &UploadId,
+        parts: &[StoredPart],
+    ) -> Result<(), StoreError> {
+        self.run(Op::Complete, path.as_str(), 0, self.inner.complete_upload(path, upload, parts)).await
+    }
+
+    async fn abort_upload(&self, path: &ObjectPath, upload: &UploadId) -> Result<(), StoreError> {
+        self.run(Op::Abort, path.as_str(), 0, self.inner.abort_upload(path, upload)).await
     }
 
     async fn delete(&self, path: &ObjectPath) -> Result<(), StoreError> {

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use isle_storage::blob::BlobEncoder;
 use isle_storage::coordination::commit::{self, Resolved};
 use isle_storage::coordination::{Claim, ClaimAttempt, Loaded, NodeInfo, claim};
 use isle_storage::database::Database;
@@ -14,7 +15,7 @@ use isle_storage::ids::{CommitId, Incarnation, SeqNo, Timestamp};
 use isle_storage::log::{self, Batch, EncodedLog, LogHeader, Push, RawBlock, SealedBatch};
 use isle_storage::manifest::{Author, Change, Edit, LogTail, Manifest};
 use isle_storage::names::{self, LogKind};
-use isle_storage::row::Row;
+use isle_storage::row::{BlobId, BlobPointer, Row, ValueRef};
 use isle_storage::sst::{TableBuilder, TableOptions};
 use tokio::time::Instant;
 
@@ -56,6 +57,8 @@ pub struct Scribe {
     pub table_options: TableOptions,
     /// A flush splits its tables at this many bytes.
     pub table_bytes: u64,
+    /// Values longer than this go into a blob file, one a segment; none do until it is set.
+    pub blob_threshold: usize,
     claim: Claim,
     generation: Vec<RawBlock>,
     parts: Vec<LogTail>,
@@ -85,6 +88,7 @@ impl Scribe {
             history: Vec::new(),
             table_options: TableOptions { block_bytes: 512, ..TableOptions::default() },
             table_bytes: 16 << 10,
+            blob_threshold: usize::MAX,
             claim,
             generation: Vec::new(),
             parts: Vec::new(),
@@ -120,29 +124,66 @@ impl Scribe {
     /// Appends `entries` as one segment and commits it.
     pub async fn append(&mut self, entries: &[Entry]) -> SeqNo {
         let manifest = Arc::clone(self.manifest());
-        let Some((encoded, sealed)) = self.encode(manifest.tail, entries) else { return manifest.last_seq };
+        let (places, blobs) = self.store(entries).await;
+        let Some((encoded, sealed)) = self.encode(manifest.tail, entries, &places) else {
+            return manifest.last_seq;
+        };
         self.history.extend((sealed.first_seq.0..).map(SeqNo).zip(entries.iter().cloned()));
         self.starts_generation = false;
         self.put(&encoded.entry.path(), encoded.body).await;
         self.parts.push(LogTail { id: encoded.entry.id, last_seq: encoded.entry.last_seq });
         self.generation.extend(sealed.blocks.iter().cloned());
-        self.commit(vec![Change::AppendLog { segments: vec![Arc::new(encoded.entry)] }]).await;
+        let mut changes = vec![Change::AppendLog { segments: vec![Arc::new(encoded.entry)] }];
+        if !blobs.is_empty() {
+            changes.insert(0, Change::AddBlobs { blobs });
+        }
+        self.commit(changes).await;
         sealed.last_seq
+    }
+
+    /// Stores the large values of `entries` in one blob file: where each lies, and the file with its length.
+    async fn store(&mut self, entries: &[Entry]) -> (Vec<Option<BlobPointer>>, BTreeMap<BlobId, u64>) {
+        let owner = names::writer_owner(self.claim.epoch, self.claim.incarnation);
+        let name = format!("{owner}-{}", self.tables);
+        let (mut file, mut encoder) = (Vec::new(), BlobEncoder::new());
+        let mut place = |entry: &Entry| {
+            let value = entry.value.as_ref().filter(|v| v.len() > self.blob_threshold)?;
+            encoder.write(value, &mut file);
+            let (offset, len, crc) = encoder.end_value(&mut file);
+            Some(BlobPointer { blob: name.clone(), offset, len, crc })
+        };
+        let places: Vec<_> = entries.iter().map(&mut place).collect();
+        if places.iter().all(Option::is_none) {
+            return (places, BTreeMap::new());
+        }
+        self.tables += 1;
+        encoder.finish(&mut file);
+        let len = file.len() as u64;
+        self.put(&names::blob(&name), file.into()).await;
+        (places, BTreeMap::from([(name, len)]))
     }
 
     /// The segment of `entries` after `previous`, neither uploaded nor committed: what a writer has in flight.
     #[must_use]
     pub fn in_flight(&self, previous: Option<LogTail>, entries: &[Entry]) -> Option<EncodedLog> {
-        self.encode(previous, entries).map(|(encoded, _)| encoded)
+        self.encode(previous, entries, &[]).map(|(encoded, _)| encoded)
     }
 
-    fn encode(&self, previous: Option<LogTail>, entries: &[Entry]) -> Option<(EncodedLog, SealedBatch)> {
+    fn encode(
+        &self,
+        previous: Option<LogTail>,
+        entries: &[Entry],
+        places: &[Option<BlobPointer>],
+    ) -> Option<(EncodedLog, SealedBatch)> {
         let manifest = self.manifest();
         let time = self.db.env.clock.now().max(manifest.last_write_time);
         let first_seq = previous.map(|p| p.last_seq).unwrap_or_default().next();
         let mut batch = Batch::new(first_seq, 4096);
-        for e in entries {
-            let push = e.value.as_deref().map_or(Push::Delete, Push::Put);
+        for (i, e) in entries.iter().enumerate() {
+            let push = match places.get(i).and_then(Option::as_ref) {
+                Some(place) => Push::Blob(place.as_ref()),
+                None => e.value.as_deref().map_or(Push::Delete, Push::Put),
+            };
             batch.push(&e.key, time, e.expires, push);
         }
         let sealed = batch.seal()?;
@@ -179,7 +220,7 @@ impl Scribe {
             last_seq,
             previous: None,
             starts_generation: false,
-            blobs: Vec::new(),
+            blobs: blobs_in(&blocks),
             parts,
         };
         let chunk = log::encode_chunk(&header, &blocks, 4096, Compression::Lz4);
@@ -276,4 +317,16 @@ impl Scribe {
             panic!("the scribe cannot upload: {e}");
         }
     }
+}
+
+/// The blob files that the rows of `blocks` point at.
+fn blobs_in(blocks: &[RawBlock]) -> Vec<BlobId> {
+    let rows = blocks.iter().flat_map(RawBlock::rows);
+    let named: std::collections::BTreeSet<BlobId> = rows
+        .filter_map(|row| match row.value {
+            ValueRef::Blob(p) => Some(p.blob.to_owned()),
+            _ => None,
+        })
+        .collect();
+    named.into_iter().collect()
 }

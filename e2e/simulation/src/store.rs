@@ -10,7 +10,9 @@ use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt};
 use isle_storage::ids::Timestamp;
 use isle_storage::names::ObjectPath;
-use isle_storage::object::{Body, Bucket, ObjectMeta, StoreError, StoreErrorKind};
+use isle_storage::object::{
+    Body, Bucket, ObjectMeta, PartAt, StoreError, StoreErrorKind, StoredPart, UploadId,
+};
 use parking_lot::Mutex;
 
 use crate::oracle::Oracle;
@@ -26,6 +28,14 @@ struct Object {
 #[derive(Debug, Default)]
 pub struct Objects {
     map: Mutex<BTreeMap<String, Object>>,
+    uploads: Mutex<Uploads>,
+}
+
+/// Objects that come in parts, by the upload's number.
+#[derive(Debug, Default)]
+struct Uploads {
+    begun: u64,
+    open: BTreeMap<String, BTreeMap<u32, Bytes>>,
 }
 
 impl Objects {
@@ -192,6 +202,63 @@ impl Bucket for SimBucket {
         self.ask("delete", path.as_str(), move |this| {
             this.oracle.deleting(&name, this.process);
             this.objects.map.lock().remove(&name);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn begin_upload(&self, path: &ObjectPath) -> Result<UploadId, StoreError> {
+        self.ask("begin_upload", path.as_str(), move |this| {
+            let mut uploads = this.objects.uploads.lock();
+            uploads.begun += 1;
+            let id = uploads.begun.to_string();
+            uploads.open.insert(id.clone(), BTreeMap::new());
+            Ok(UploadId(id))
+        })
+        .await
+    }
+
+    async fn upload_part(
+        &self,
+        path: &ObjectPath,
+        upload: &UploadId,
+        at: PartAt,
+        body: Body,
+    ) -> Result<StoredPart, StoreError> {
+        let id = upload.0.clone();
+        self.ask("upload_part", path.as_str(), move |this| {
+            let mut uploads = this.objects.uploads.lock();
+            let parts = uploads.open.get_mut(&id).ok_or(StoreErrorKind::NotFound)?;
+            parts.insert(at.number, body.to_bytes());
+            Ok(StoredPart { len: body.len(), tag: at.number.to_string() })
+        })
+        .await
+    }
+
+    async fn complete_upload(
+        &self,
+        path: &ObjectPath,
+        upload: &UploadId,
+        parts: &[StoredPart],
+    ) -> Result<(), StoreError> {
+        let (name, id, named) = (path.as_str().to_owned(), upload.0.clone(), parts.to_vec());
+        self.ask("complete_upload", path.as_str(), move |this| {
+            let stored = this.objects.uploads.lock().open.remove(&id).ok_or(StoreErrorKind::NotFound)?;
+            let lens = stored.values().map(|part| part.len() as u64);
+            if !lens.eq(named.iter().map(|part| part.len)) {
+                return Err(StoreErrorKind::Permanent);
+            }
+            let pieces: Vec<Bytes> = stored.into_values().collect();
+            this.write(&name, &pieces.into());
+            Ok(())
+        })
+        .await
+    }
+
+    async fn abort_upload(&self, path: &ObjectPath, upload: &UploadId) -> Result<(), StoreError> {
+        let id = upload.0.clone();
+        self.ask("abort_upload", path.as_str(), move |this| {
+            this.objects.uploads.lock().open.remove(&id);
             Ok(())
         })
         .await

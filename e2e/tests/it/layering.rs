@@ -125,7 +125,7 @@ fn only_one_place_names_each_outside_service() {
 fn formats_and_the_manifest_are_pure() {
     let storage = root().join("common/storage/src");
     let mut files: Vec<PathBuf> = ["ids.rs", "row.rs", "names.rs"].iter().map(|f| storage.join(f)).collect();
-    for dir in ["format", "log", "sst", "manifest", "merge"] {
+    for dir in ["format", "blob", "log", "sst", "manifest", "merge"] {
         sources(&storage.join(dir), &mut files);
     }
     let forbidden = [

@@ -5,6 +5,7 @@
 //! newer one comes in time, it fails as [`ReadError::ViewExpired`], never as "not found".
 
 mod held;
+mod open;
 mod point;
 
 use std::sync::Arc;
@@ -14,11 +15,12 @@ use bytes::Bytes;
 use isle_storage::database::Database;
 use isle_storage::ids::{SeqNo, Timestamp, Version};
 use isle_storage::manifest::Manifest;
-use isle_storage::row::{MAX_KEY_LEN, Row, Value};
+use isle_storage::row::{MAX_INLINE_VALUE_LEN, MAX_KEY_LEN, Row, Value};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub(crate) use self::held::HeldViews;
+pub use self::open::OpenAnswer;
 use crate::error::ReadError;
 use crate::follow::{Follower, Shared};
 use crate::get::{self, Lookup, Supply, Turn};
@@ -41,6 +43,9 @@ const RELOAD_WAIT: Duration = Duration::from_secs(2);
 pub struct Found {
     /// The value.
     pub value: Bytes,
+    /// Length of a value that is too large to come among others, over 8 MiB: [`Found::value`] is empty then, and
+    /// [`Reader::open_value`] has it. Only multi-gets leave one out.
+    pub elsewhere: Option<u64>,
     /// The row's sequence number.
     pub seq: SeqNo,
     /// When it was written.
@@ -189,7 +194,7 @@ impl Reader {
         self.inner.stop.is_cancelled()
     }
 
-    /// The value of `key`.
+    /// The value of `key`, whole: for one that may be too large to be held there is [`Reader::open_value`].
     ///
     /// # Errors
     /// [`ReadError`]; absence is not an error.
@@ -322,14 +327,26 @@ impl Reader {
     pub(crate) async fn get_at(&self, point: &ReadPoint, key: &[u8]) -> Result<Option<Found>, FetchError> {
         let Some(row) = self.row_at(point, key).await? else { return Ok(None) };
         if let Value::Blob(pointer) = &row.value {
-            let value = self.inner.reads.blob(pointer).await?;
-            return Ok(Some(Found { value, seq: row.seq, time: row.time, expires: row.expires }));
+            let value = self.inner.reads.value(pointer).await?;
+            let (seq, time, expires) = (row.seq, row.time, row.expires);
+            return Ok(Some(Found { value, elsewhere: None, seq, time, expires }));
         }
         Ok(inline(row))
     }
 
+    /// What a multi-get answers for `row`.
+    pub(crate) async fn found_in(&self, row: Row) -> Result<Option<Found>, FetchError> {
+        let Value::Blob(pointer) = &row.value else { return Ok(inline(row)) };
+        let (value, elsewhere) = if pointer.len > MAX_INLINE_VALUE_LEN as u64 {
+            (Bytes::new(), Some(pointer.len))
+        } else {
+            (self.inner.reads.value(pointer).await?, None)
+        };
+        Ok(Some(Found { value, elsewhere, seq: row.seq, time: row.time, expires: row.expires }))
+    }
+
     /// The visible row of `key`.
-    async fn row_at(&self, point: &ReadPoint, key: &[u8]) -> Result<Option<Row>, FetchError> {
+    pub(crate) async fn row_at(&self, point: &ReadPoint, key: &[u8]) -> Result<Option<Row>, FetchError> {
         let mut lookup = Lookup::new(&point.view, key, point.max_seq);
         let row = match lookup.in_memory() {
             Some(row) => Some(row),
@@ -397,7 +414,7 @@ fn is_visible(row: &Row, now: Timestamp) -> bool {
 /// The answer of a row that carries its value.
 fn inline(row: Row) -> Option<Found> {
     let Value::Put(value) = row.value else { return None };
-    Some(Found { value, seq: row.seq, time: row.time, expires: row.expires })
+    Some(Found { value, elsewhere: None, seq: row.seq, time: row.time, expires: row.expires })
 }
 
 fn headline(row: &Row) -> Option<Headline> {

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use futures::future::join_all;
 use isle_storage::ids::{SeqNo, Timestamp};
 use isle_storage::merge::{Direction, Feed, Merge, Step, Visibility, Visible};
-use isle_storage::row::{BlobPointer, ValueRef};
+use isle_storage::row::{BlobPointer, MAX_INLINE_VALUE_LEN, ValueRef};
 use prometheus_client::metrics::counter::Counter;
 
 use self::source::Source;
@@ -43,6 +43,9 @@ pub struct Record {
     pub key: Bytes,
     /// The value; empty where the scan asked for keys only.
     pub value: Bytes,
+    /// Length of a value that is too large for a row, over 8 MiB: [`Record::value`] is empty then, and
+    /// [`crate::Reader::open_value`] has it.
+    pub elsewhere: Option<u64>,
     /// Its sequence number.
     pub seq: SeqNo,
     /// When it was written.
@@ -209,8 +212,12 @@ impl Scan {
             }
         }
         let Some((mut record, blob)) = self.take_row() else { return Ok(None) };
-        if let Some(pointer) = blob {
-            record.value = self.reads.blob(&pointer).await?;
+        match blob {
+            Some(pointer) if pointer.len > MAX_INLINE_VALUE_LEN as u64 => {
+                record.elsewhere = Some(pointer.len)
+            }
+            Some(pointer) => record.value = self.reads.value(&pointer).await?,
+            None => {}
         }
         Ok(Some(record))
     }
@@ -230,7 +237,8 @@ impl Scan {
             }
         }
         let key = Bytes::copy_from_slice(row.key);
-        let record = Record { key, value, seq: row.seq, time: row.time, expires: row.expires };
+        let record =
+            Record { key, value, elsewhere: None, seq: row.seq, time: row.time, expires: row.expires };
         self.rows.pop();
         Some((record, blob))
     }

@@ -17,6 +17,7 @@ use isle_storage::ids::SeqNo;
 use super::failure::api_error;
 use crate::error::ReadError;
 use crate::mget::Mget;
+use crate::reader::Found;
 use crate::scan::{Record, Scan};
 
 /// A piece of the body is handed on at about this many bytes.
@@ -41,15 +42,21 @@ impl Form {
     fn write_record(self, out: &mut Vec<u8>, record: &Record) {
         let expires = record.expires.map(|t| t.0);
         if self.format == Format::Frames {
-            let kind = if self.keys_only { Kind::Key } else { Kind::Put };
+            let len = record.elsewhere.unwrap_or_default().to_le_bytes();
+            let (kind, value) = match record.elsewhere {
+                _ if self.keys_only => (Kind::Key, &[][..]),
+                Some(_) => (Kind::Elsewhere, &len[..]),
+                None => (Kind::Put, &record.value[..]),
+            };
             let expires = expires.unwrap_or_default();
-            frame::encode(out, kind, record.seq.0, record.time.0, expires, &record.key, &record.value);
+            frame::encode(out, kind, record.seq.0, record.time.0, expires, &record.key, value);
             return;
         }
         let row = RowJson {
             op: None,
             key: &record.key,
-            value: (!self.keys_only).then_some(&record.value),
+            value: (!self.keys_only && record.elsewhere.is_none()).then_some(&record.value),
+            value_len: record.elsewhere,
             seq: record.seq.0,
             time: record.time.0,
             expires,
@@ -106,7 +113,8 @@ impl Source {
                 None => return Ok(false),
                 Some((key, None)) => form.write_absent(out, &key),
                 Some((key, Some(f))) => {
-                    let record = Record { key, value: f.value, seq: f.seq, time: f.time, expires: f.expires };
+                    let Found { value, elsewhere, seq, time, expires } = f;
+                    let record = Record { key, value, elsewhere, seq, time, expires };
                     form.write_record(out, &record);
                 }
             },

@@ -9,7 +9,10 @@
 mod cache;
 mod catalog;
 mod reads;
+mod values;
 
 pub(crate) use cache::Cache;
 pub(crate) use catalog::{Catalog, RunTables, Table};
 pub(crate) use reads::{FetchError, Reads, Window};
+pub use values::OpenValue;
+pub(crate) use values::WINDOW_BYTES;

@@ -17,13 +17,13 @@ use futures::future::{BoxFuture, Shared};
 use isle_storage::format::FormatError;
 use isle_storage::names::ObjectPath;
 use isle_storage::object::{Bucket, StoreError};
-use isle_storage::row::BlobPointer;
 use isle_storage::sst::{Block, TableMeta};
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use super::cache::{Cache, Cached, Slot};
 use super::catalog::Table;
+use super::values::UNIT as VALUE_UNIT;
 use crate::error::ReadError;
 use crate::metrics::ReaderMetrics;
 use crate::settings::ReaderSettings;
@@ -97,6 +97,8 @@ pub(crate) struct Reads {
     flights: Mutex<HashMap<Slot, Flight>>,
     permits: Semaphore,
     ahead: Arc<Semaphore>,
+    /// Bytes of values from blob files, and how many units of them there are.
+    values: (Arc<Semaphore>, u64),
     metrics: ReaderMetrics,
 }
 
@@ -107,6 +109,7 @@ impl Reads {
         settings: &ReaderSettings,
         metrics: ReaderMetrics,
     ) -> Self {
+        let values = settings.value_bytes_in_flight.div_ceil(VALUE_UNIT).min(Semaphore::MAX_PERMITS as u64);
         let ahead = (settings.read_ahead_total_bytes / AHEAD_UNIT).min(Semaphore::MAX_PERMITS as u64);
         Self {
             bucket,
@@ -114,6 +117,7 @@ impl Reads {
             flights: Mutex::default(),
             permits: Semaphore::new(settings.max_concurrent_reads),
             ahead: Arc::new(Semaphore::new(ahead as usize)),
+            values: (Arc::new(Semaphore::new(values as usize)), values),
             metrics,
         }
     }
@@ -202,20 +206,22 @@ impl Reads {
         Arc::clone(&self.ahead).try_acquire_many_owned(units).ok()
     }
 
-    /// A value stored outside its row.
-    pub(crate) async fn blob(&self, pointer: &BlobPointer) -> Result<Bytes, FetchError> {
-        let path = isle_storage::names::blob(&pointer.blob);
-        let bytes = self.fetch(&path, pointer.offset..pointer.offset.saturating_add(pointer.len)).await?;
-        if crc32c::crc32c(&bytes) == pointer.crc {
-            return Ok(bytes);
-        }
-        let why = format!("the value at {} does not match its checksum", pointer.offset);
-        Err(FetchError::Damaged { object: path.to_string(), why })
+    pub(super) fn bucket(&self) -> &Arc<dyn Bucket> {
+        &self.bucket
+    }
+
+    /// The budget of values from blob files, and its size in units.
+    pub(super) fn value_budget(&self) -> (&Arc<Semaphore>, u64) {
+        (&self.values.0, self.values.1)
+    }
+
+    /// The right to one request.
+    pub(super) async fn permit(&self) -> Result<SemaphorePermit<'_>, FetchError> {
+        self.permits.acquire().await.map_err(|_| FetchError::Store("the reader is closed".to_owned()))
     }
 
     async fn fetch(&self, path: &ObjectPath, range: Range<u64>) -> Result<Bytes, FetchError> {
-        let _permit =
-            self.permits.acquire().await.map_err(|_| FetchError::Store("the reader is closed".to_owned()))?;
+        let _permit = self.permit().await?;
         Ok(self.bucket.get_range(path, range).await?)
     }
 

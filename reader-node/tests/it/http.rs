@@ -436,3 +436,57 @@ async fn readiness_tells_the_view() {
     assert_eq!(face.get("/v1/kv/a%2F1").await.status(), 200);
     face.stop().await;
 }
+
+/// Ranges, entity tags and lengths, of a value in a blob file and of one that is not.
+#[tokio::test]
+async fn ranges_of_a_value() {
+    let mut stored = crate::blobs::Stored::new().await;
+    let long = crate::blobs::bytes(9 << 20, 0);
+    stored.put("long", &long).await;
+    stored.put("short", &long[..50]).await;
+    let face = Face::over(stored.reader.clone()).await;
+    for (target, value) in [("/v1/kv/long", &long[..]), ("/v1/kv/short", &long[..50])] {
+        let whole = face.send(Method::GET, target, "").await;
+        assert_eq!((whole.status().as_u16(), whole.header("accept-ranges")), (200, Some("bytes")));
+        assert_eq!(whole.header("content-length"), Some(value.len().to_string().as_str()));
+        let tag = whole.header("etag").unwrap().to_owned();
+        assert!(whole.bytes(LIMIT).await.unwrap() == value);
+        let head = face.send(Method::HEAD, target, "").await;
+        assert_eq!(head.header("content-length"), Some(value.len().to_string().as_str()));
+        for (range, from, to) in
+            [("bytes=3-9", 3, 10), ("bytes=40-", 40, value.len()), ("bytes=-1", value.len() - 1, value.len())]
+        {
+            let call = face.client.request(Method::GET, &face.base, target).header(header::RANGE, range);
+            let part = call.header(header::IF_RANGE, &tag).send().await.unwrap();
+            assert_eq!(part.status(), 206, "{range}");
+            let told = format!("bytes {from}-{}/{}", to - 1, value.len());
+            assert_eq!(part.header("content-range"), Some(told.as_str()));
+            assert!(part.bytes(LIMIT).await.unwrap() == value[from..to], "{range}");
+        }
+        let call = face.client.request(Method::GET, &face.base, target).header(header::RANGE, "bytes=0-1");
+        assert_eq!(call.header(header::IF_RANGE, "\"9\"").send().await.unwrap().status(), 200);
+        let call =
+            face.client.request(Method::GET, &face.base, target).header(header::RANGE, "bytes=99999999-");
+        let beyond = call.send().await.unwrap();
+        let told = format!("bytes */{}", value.len());
+        assert_eq!((beyond.status().as_u16(), beyond.header("content-range")), (416, Some(told.as_str())));
+    }
+    let rows = face.send(Method::GET, "/v1/scan", "").await.bytes(LIMIT).await.unwrap();
+    let first: Value = serde_json::from_slice(rows.split(|b| *b == b'\n').next().unwrap()).unwrap();
+    assert_eq!((first["key"].as_str(), first["value_len"].as_u64()), (Some("long"), Some(9 << 20)));
+    assert!(first.get("value").is_none() && first.get("value_b64").is_none());
+}
+
+/// What turns out damaged in the middle is broken off, short of the length that was announced.
+#[tokio::test]
+async fn a_damaged_value_is_never_sent_whole() {
+    let mut stored = crate::blobs::Stored::new().await;
+    stored.put("k", &crate::blobs::bytes(9 << 20, 0)).await;
+    let face = Face::over(stored.reader.clone()).await;
+    stored.e.bucket.inject(Rule::on(Op::Get).path("blob/*").nth(2), Fault::FlipBit(77));
+    let answer = face.send(Method::GET, "/v1/kv/k", "").await;
+    assert_eq!(answer.status(), 200);
+    assert!(answer.bytes(LIMIT).await.is_err());
+    stored.e.bucket.inject(Rule::on(Op::Get).path("blob/*").nth(1), Fault::FlipBit(77));
+    assert_eq!(face.send(Method::GET, "/v1/kv/k", "").await.status(), 500);
+}

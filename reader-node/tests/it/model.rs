@@ -126,6 +126,7 @@ fn record(row: &Row) -> Record {
     Record {
         key: row.key.clone(),
         value: value_of(row).clone(),
+        elsewhere: None,
         seq: row.seq,
         time: row.time,
         expires: row.expires,

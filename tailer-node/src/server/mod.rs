@@ -8,12 +8,14 @@
 //! | `page` | `/v1/changes`, bounded |
 //! | `node` | the process around it |
 
+mod content;
 mod errors;
 mod node;
 mod page;
 mod render;
 mod start;
 mod stream;
+mod value;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +47,7 @@ pub fn router(slot: Slot<Tailer>) -> Routes {
     Routes::new()
         .get("/v1/tail", stream::tail)
         .get("/v1/changes", page::changes)
+        .get("/v1/value", value::value)
         .get("/v1/status", status)
         .reserve("/v1/bootstrap", "bootstraps")
         .reserve("/v1/groups/{*group}", "consumer groups")

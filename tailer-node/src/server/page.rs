@@ -15,9 +15,10 @@ use isle_service::ApiError;
 use isle_service::slot::Slot;
 use isle_service::wire::{Format, Query, text};
 use isle_storage::ids::SeqNo;
-use isle_storage::row::{RowRef, ValueRef};
+use isle_storage::row::RowRef;
 use tokio::time::Instant;
 
+use super::content::{load, shown_len};
 use super::render::Render;
 use super::start;
 use crate::error::TailError;
@@ -57,12 +58,15 @@ pub(super) async fn changes(
     let render = Render { format: Format::Json, encoding: query.encoding()? };
     let until = consumer.head();
     let (count, bytes, passed, json) = (0, 0, 0, Vec::new());
-    let mut page = Page { consumer, render, prefix, limit, max_bytes, until, count, bytes, passed, json };
+    let tailer = Tailer::clone(&tailer);
+    let mut page =
+        Page { tailer, consumer, render, prefix, limit, max_bytes, until, count, bytes, passed, json };
     page.fill(deadline).await?;
     Ok(page.answer())
 }
 
 struct Page {
+    tailer: Tailer,
     consumer: Consumer,
     render: Render,
     prefix: Bytes,
@@ -95,7 +99,7 @@ impl Page {
             };
             for row in delivery.rows() {
                 self.passed += 1;
-                if row.key.starts_with(&self.prefix) && !self.take(&row)? {
+                if row.key.starts_with(&self.prefix) && !self.take(&row).await? {
                     self.consumer.rewind_to(SeqNo(row.seq.0 - 1));
                     return Ok(());
                 }
@@ -109,17 +113,17 @@ impl Page {
     }
 
     /// Adds a change; false where it does not fit. The first one always does.
-    fn take(&mut self, row: &RowRef<'_>) -> Result<bool, ApiError> {
-        let value = if let ValueRef::Put(v) = row.value { v.len() } else { 0 };
-        let bytes = (row.key.len() + value) as u64;
+    async fn take(&mut self, row: &RowRef<'_>) -> Result<bool, ApiError> {
+        let bytes = row.key.len() as u64 + shown_len(row);
         if self.count > 0 && self.bytes + bytes > self.max_bytes {
             return Ok(false);
         }
+        let value = load(&self.tailer, row).await?;
         if self.count > 0 {
             self.json.push(b',');
         }
         let cursor = self.consumer.cursor_at(row.seq).to_string();
-        self.render.row(&mut self.json, row, Some(&cursor))?;
+        self.render.row(&mut self.json, row, value.content(), Some(&cursor));
         self.count += 1;
         self.bytes += bytes;
         Ok(true)

@@ -6,11 +6,14 @@
 //! | heartbeat | `id`, `event: heartbeat`, `data` | `{"heartbeat":true,…}` | kind 5, the same JSON |
 //! | end | `event: closing` | `{"closing":true,…}` | kind 5, the same JSON |
 //! | error | `event: error` | `{"error":…}` | kind 6 |
+//!
+//! A value above 8 MiB is in none of them: in its place stands its length (`value_len`, kind 7), and `/v1/value` has it.
+//! A line, an event and a frame are read whole by whoever takes them, so a bound on them is a bound on every client.
 
 use isle_service::ApiError;
 use isle_service::wire::frame::{self, Kind};
 use isle_service::wire::{Encoding, Format, Op, RowJson, write_row_json};
-use isle_storage::row::{RowRef, ValueRef};
+use isle_storage::row::RowRef;
 use serde_json::json;
 
 use crate::cursor::Cursor;
@@ -20,6 +23,17 @@ use crate::cursor::Cursor;
 pub(super) struct Render {
     pub(super) format: Format,
     pub(super) encoding: Encoding,
+}
+
+/// What a change carries besides its key.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Content<'a> {
+    /// A value.
+    Value(&'a [u8]),
+    /// A value of this length, which is fetched by itself.
+    Elsewhere(u64),
+    /// It is a delete.
+    Nothing,
 }
 
 /// Where a stream stands.
@@ -32,48 +46,51 @@ pub(super) struct Progress {
 
 impl Render {
     /// Appends one change; `cursor` is the position after it.
-    pub(super) fn change(self, out: &mut Vec<u8>, row: &RowRef<'_>, cursor: Cursor) -> Result<(), ApiError> {
+    pub(super) fn change(self, out: &mut Vec<u8>, row: &RowRef<'_>, content: Content<'_>, cursor: Cursor) {
         if self.format == Format::Frames {
-            let (kind, value) = match value(row)? {
-                Some(value) => (Kind::Put, value),
-                None => (Kind::Delete, &[][..]),
+            let len;
+            let (kind, value) = match content {
+                Content::Value(value) => (Kind::Put, value),
+                Content::Nothing => (Kind::Delete, &[][..]),
+                Content::Elsewhere(n) => {
+                    len = n.to_le_bytes();
+                    (Kind::Elsewhere, &len[..])
+                }
             };
             let expires = row.expires.map_or(0, |e| e.0);
             frame::encode(out, kind, row.seq.0, row.time.0, expires, row.key, value);
-            return Ok(());
+            return;
         }
         let cursor = cursor.to_string();
         if self.format == Format::Sse {
             let op = if row.is_delete() { Op::Delete } else { Op::Put };
             sse_head(out, Some(&cursor), op.as_str());
-            self.row(out, row, None)?;
+            self.row(out, row, content, None);
             out.extend_from_slice(b"\n\n");
         } else {
-            self.row(out, row, Some(&cursor))?;
+            self.row(out, row, content, Some(&cursor));
             out.push(b'\n');
         }
-        Ok(())
     }
 
     /// Appends a change as bare JSON.
-    pub(super) fn row(
-        self,
-        out: &mut Vec<u8>,
-        row: &RowRef<'_>,
-        cursor: Option<&str>,
-    ) -> Result<(), ApiError> {
-        let value = value(row)?;
+    pub(super) fn row(self, out: &mut Vec<u8>, row: &RowRef<'_>, content: Content<'_>, cursor: Option<&str>) {
+        let (value, value_len) = match content {
+            Content::Value(value) => (Some(value), None),
+            Content::Nothing => (None, None),
+            Content::Elsewhere(len) => (None, Some(len)),
+        };
         let change = RowJson {
-            op: Some(if value.is_some() { Op::Put } else { Op::Delete }),
+            op: Some(if row.is_delete() { Op::Delete } else { Op::Put }),
             key: row.key,
             value,
+            value_len,
             seq: row.seq.0,
             time: row.time.0,
             expires: row.expires.map(|e| e.0),
             cursor,
         };
         write_row_json(out, &change, self.encoding);
-        Ok(())
     }
 
     /// A heartbeat: filtered and idle streams advance by it.
@@ -134,19 +151,4 @@ fn sse_head(out: &mut Vec<u8>, id: Option<&str>, event: &str) {
     out.extend_from_slice(b"event: ");
     out.extend_from_slice(event.as_bytes());
     out.extend_from_slice(b"\ndata: ");
-}
-
-/// The row's value; `None` for a delete.
-fn value<'a>(row: &RowRef<'a>) -> Result<Option<&'a [u8]>, ApiError> {
-    match row.value {
-        ValueRef::Put(value) => Ok(Some(value)),
-        ValueRef::Delete => Ok(None),
-        ValueRef::Blob(p) => Err(ApiError::new(
-            isle_service::ErrorCode::Unsupported,
-            format!(
-                "change {} has its value in blob file {}, which this version cannot read",
-                row.seq, p.blob
-            ),
-        )),
-    }
 }

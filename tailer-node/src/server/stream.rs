@@ -17,8 +17,10 @@ use http::{HeaderMap, HeaderValue, Uri, header};
 use isle_service::ApiError;
 use isle_service::slot::Slot;
 use isle_service::wire::{Format, Query, media};
+use isle_storage::ids::SeqNo;
 use tokio::time::Instant;
 
+use super::content::load;
 use super::render::{Progress, Render};
 use super::start;
 use crate::error::TailError;
@@ -41,6 +43,8 @@ pub(super) async fn tail(
     let consumer = tailer.consume(start::start(&query, &headers)?).await?;
     let heartbeat = Duration::from_secs(tailer.settings().heartbeat_seconds);
     let state = Tailing {
+        tailer: Tailer::clone(&tailer),
+        open: None,
         consumer,
         render,
         prefix,
@@ -60,6 +64,10 @@ pub(super) async fn tail(
 }
 
 struct Tailing {
+    tailer: Tailer,
+    /// A delivery that is not rendered to its end, and the number it goes on with: what is rendered is bounded by a
+    /// chunk and one value, not by what a block of pointers points at.
+    open: Option<(Delivery, SeqNo)>,
     consumer: Consumer,
     render: Render,
     prefix: Bytes,
@@ -88,6 +96,10 @@ impl Tailing {
     }
 
     async fn advance(&mut self) {
+        if let Some((delivery, from)) = self.open.take() {
+            self.deliver(delivery, from).await;
+            return;
+        }
         if !self.greeted && self.consumer.caught_up() {
             self.greeted = true;
             self.beat();
@@ -97,7 +109,7 @@ impl Tailing {
         match next.await {
             // The timer is polled after the delivery: a stream that has something to say never starves it.
             Err(_) => self.beat(),
-            Ok(Ok(delivery)) => self.deliver(&delivery),
+            Ok(Ok(delivery)) => self.deliver(delivery, SeqNo::ZERO).await,
             Ok(Err(TailError::Closing)) => {
                 let chunk = self.render.closing(self.progress());
                 self.end(chunk);
@@ -109,23 +121,33 @@ impl Tailing {
         }
     }
 
-    fn deliver(&mut self, delivery: &Delivery) {
+    /// Renders what `delivery` holds from `from` on, as far as one chunk goes.
+    async fn deliver(&mut self, delivery: Delivery, from: SeqNo) {
         let mut chunk = Vec::new();
-        let prefix = self.prefix.clone();
-        for row in delivery.rows().filter(|r| r.key.starts_with(&prefix)) {
-            if let Err(error) = self.render.change(&mut chunk, &row, self.consumer.cursor_at(row.seq)) {
-                self.push(chunk);
-                let last = self.render.error(&error);
-                self.end(last);
-                return;
-            }
+        let mut rest = None;
+        for row in delivery.rows().filter(|r| r.seq >= from && r.key.starts_with(&self.prefix)) {
             if chunk.len() >= CHUNK_BYTES {
-                self.push(std::mem::take(&mut chunk));
+                rest = Some(row.seq);
+                break;
+            }
+            match load(&self.tailer, &row).await {
+                Ok(value) => {
+                    let cursor = self.consumer.cursor_at(row.seq);
+                    self.render.change(&mut chunk, &row, value.content(), cursor);
+                }
+                Err(error) => {
+                    self.push(chunk);
+                    let last = self.render.error(&error.into());
+                    self.end(last);
+                    return;
+                }
             }
         }
         self.push(chunk);
-        if self.ready.is_empty() && Instant::now() >= self.due {
-            self.beat();
+        match rest {
+            Some(from) => self.open = Some((delivery, from)),
+            None if self.ready.is_empty() && Instant::now() >= self.due => self.beat(),
+            None => {}
         }
     }
 

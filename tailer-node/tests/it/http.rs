@@ -262,3 +262,68 @@ async fn bad_requests_are_refused_with_a_reason() {
     }
     assert_eq!(face.e.db.identity.name, "default");
 }
+
+fn long(len: usize) -> String {
+    (0..len).map(|n| char::from(b'a' + (n % 23) as u8)).collect()
+}
+
+/// Values in blob files are delivered with their changes, once fetched for everybody; of those above 8 MiB the length
+/// is, and the value has an address of its own.
+#[tokio::test]
+async fn values_in_blob_files_are_delivered() {
+    let mut face = Face::new(TailerSettings { cache_bytes: 64 << 20, ..settings() }).await;
+    face.scribe.blob_threshold = 100;
+    let (fits, beyond) = (long(200_000), long((8 << 20) + 1));
+    let batch = [Entry::put("a", fits.clone()), Entry::put("b", beyond.clone()), Entry::put("c", "small")];
+    face.append(&batch).await;
+    for _ in 0..3 {
+        let page = face.page("from=earliest").await;
+        assert_eq!(seqs(&page), [1, 2, 3]);
+        let changes = page["changes"].as_array().unwrap();
+        assert_eq!(changes[0]["value"], fits);
+        assert_eq!(
+            (changes[1]["op"].as_str(), changes[1]["value_len"].as_u64()),
+            (Some("put"), Some((8 << 20) + 1))
+        );
+        assert!(changes[1].get("value").is_none());
+        assert_eq!(changes[2]["value"], "small");
+    }
+    assert_eq!(face.e.bucket.count(isle_testkit::fault::Op::Get, "blob/*"), 1, "fetched once");
+    let bounded = face.page("from=earliest&max_bytes=1000").await;
+    assert_eq!(seqs(&bounded), [1], "a value counts as its bytes");
+
+    let call = |target: &str| face.client.request(Method::GET, &face.base, target);
+    let whole = call("/v1/value?seq=2").send().await.unwrap();
+    assert_eq!(whole.header("content-length"), Some(beyond.len().to_string().as_str()));
+    assert!(whole.bytes(64 << 20).await.unwrap() == beyond.as_bytes());
+    let part = call("/v1/value?seq=2").header(http::header::RANGE, "bytes=8388606-").send().await.unwrap();
+    assert_eq!(part.status(), 206);
+    assert!(part.bytes(64).await.unwrap() == beyond.as_bytes()[8_388_606..]);
+    assert_eq!(call("/v1/value?seq=3").send().await.unwrap().bytes(64).await.unwrap(), "small");
+    assert_eq!(face.refusal("/v1/value?seq=4").await.0, 404);
+    assert_eq!(face.refusal("/v1/value").await.0, 400);
+
+    // A stream renders no more of a block of pointers than it sends.
+    let answer = call("/v1/tail?from=earliest&format=ndjson").send().await.unwrap();
+    let mut lines = answer.lines(None);
+    let mut seen = Vec::new();
+    while seen.len() < 3 {
+        let line = lines.next().await.unwrap().unwrap();
+        let change: Value = serde_json::from_slice(&line.bytes).unwrap();
+        seen.extend(change["seq"].as_u64().map(|seq| (seq, change["value"].as_str().map(str::len))));
+    }
+    assert_eq!(seen, [(1, Some(200_000)), (2, None), (3, Some(5))]);
+}
+
+#[tokio::test]
+async fn a_damaged_value_ends_the_delivery() {
+    let mut face = Face::new(settings()).await;
+    face.scribe.blob_threshold = 100;
+    face.append(&[Entry::put("a", long(200_000))]).await;
+    let damage = isle_testkit::fault::Fault::FlipBit(5);
+    let rule = isle_testkit::fault::Rule::on(isle_testkit::fault::Op::Get).path("blob/*").nth(1);
+    face.e.bucket.inject(rule, damage);
+    let (status, error) = face.refusal("/v1/changes?from=earliest").await;
+    assert_eq!((status, error["error"]["code"].as_str()), (500, Some("damaged")));
+    assert_eq!(seqs(&face.page("from=earliest").await), [1], "and the next look is right");
+}

@@ -93,7 +93,7 @@ impl<'a> Mutation<'a> {
         }
     }
 
-    fn value(&self) -> &'a [u8] {
+    pub(crate) fn value(&self) -> &'a [u8] {
         match self {
             Self::Put { value, .. } => value,
             Self::Delete { .. } => &[],

@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use isle_storage::ids::{Epoch, SeqNo, Timestamp};
 use isle_storage::log::{Batch, Push, SealedBatch};
+use isle_storage::row::BlobPointer;
 use tokio::time::Instant;
 
 use super::{Accepted, Ack, Completion, Event, Mutation, NEVER, Numbers, charge};
+use crate::blobs::POINTER_BYTES;
 use crate::snapshots::{Ask, MAX_ASKS};
 
 /// When a batch is full.
@@ -137,6 +139,53 @@ impl Sequencer {
     ) -> Taken<Accepted> {
         let total: usize = ms.iter().map(Mutation::charge).sum();
         self.run(ms.len(), total, now, atomic, ack, |s, i, time| s.push(&ms[i], time))
+    }
+
+    /// Several mutations in one batch, of which those with a place have their value there.
+    pub(crate) fn stored(
+        &mut self,
+        ms: &[Mutation<'_>],
+        places: &[Option<BlobPointer>],
+        now: Timestamp,
+        ack: Ack,
+    ) -> Taken<Accepted> {
+        let at = |i: usize| places.get(i).and_then(Option::as_ref);
+        let charged = |i: usize| match at(i) {
+            Some(_) => charge(ms[i].key().len(), POINTER_BYTES),
+            None => ms[i].charge(),
+        };
+        let total: usize = (0..ms.len()).map(charged).sum();
+        self.run(ms.len(), total, now, true, ack, |s, i, time| match (&ms[i], at(i)) {
+            (Mutation::Put { key, ttl, .. }, Some(place)) => {
+                let expires = s.expiry(*ttl, time);
+                s.record(key, time, expires, Push::Blob(place.as_ref()), charged(i))
+            }
+            (m, _) => s.push(m, time),
+        })
+    }
+
+    /// The same for events of one stream.
+    pub(crate) fn stored_events(
+        &mut self,
+        stream: &[u8],
+        events: &[Event<'_>],
+        places: &[Option<BlobPointer>],
+        now: Timestamp,
+        ack: Ack,
+    ) -> Taken<Accepted> {
+        let key_len = stream.len() + super::EVENT_SUFFIX;
+        let at = |i: usize| places.get(i).and_then(Option::as_ref);
+        let charged = |i: usize| charge(key_len, at(i).map_or(events[i].value.len(), |_| POINTER_BYTES));
+        let total: usize = (0..events.len()).map(charged).sum();
+        self.run(events.len(), total, now, true, ack, |s, i, time| {
+            let Some(place) = at(i) else { return s.push_event(stream, &events[i], time) };
+            let mut key = std::mem::take(&mut s.key);
+            event_key_into(&mut key, stream, s.next);
+            let expires = s.expiry(events[i].ttl, time);
+            let seq = s.record(&key, time, expires, Push::Blob(place.as_ref()), charged(i));
+            s.key = key;
+            seq
+        })
     }
 
     /// Several events of one stream, in one batch. Their keys hold their numbers, so they are made here.

@@ -212,6 +212,7 @@ fn begin(
     let term = Arc::new(Term::new(m.database, m.lineage, claim, connection));
     engine.gauges.set_head(m.last_seq, m.flushed_seq, m.version);
     let recovered = generations.len();
+    engine.blobs.begin(&term);
     let pipeline = Pipeline::new(Arc::clone(engine), term, claim.clone(), loaded, generations);
     *engine.seat.lock() = Some(sequencer);
     engine.stand_leading(claim.epoch);

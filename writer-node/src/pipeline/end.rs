@@ -52,6 +52,7 @@ impl Pipeline {
             self.queue.append(&mut sequencer.take_sealed());
             self.asks.extend(sequencer.take_asks(MAX_ASKS));
         }
+        self.engine.blobs.end();
         // Only now is nothing accepted any more, so only now may callers waiting for admission be sent away.
         if let End::Fenced(why) = &end {
             warn!(epoch = %self.term.epoch, %why, in_doubt = self.line.len(), "leadership is lost");

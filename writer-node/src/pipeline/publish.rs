@@ -6,6 +6,7 @@ use isle_storage::coordination::commit::{Resolved, propose};
 use isle_storage::coordination::{CoordinationError, Loaded, Proposal};
 use isle_storage::ids::{CommitId, SeqNo};
 use isle_storage::manifest::{Author, Change, Edit, EditError};
+use isle_storage::row::BlobId;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
 use tracing::debug;
@@ -127,6 +128,12 @@ impl Pipeline {
         let (asked, admitted, doubtful) = self.admit_asks(segments.last().map(AsRef::as_ref));
         let mut changes = Vec::new();
         if !segments.is_empty() {
+            let blobs = self.engine.blobs.added(&segments, &self.current.manifest).map_err(|blob| {
+                End::Fenced(format!("a segment points at blob file {blob}, which is not this writer's"))
+            })?;
+            if !blobs.is_empty() {
+                changes.push(Change::AddBlobs { blobs });
+            }
             changes.push(Change::AppendLog { segments });
         }
         changes.extend(flush.map(Flushed::change));
@@ -235,6 +242,7 @@ impl Pipeline {
             segment.completion.end(Outcome::Committed);
         }
         metrics.mutations.inc_by(records);
+        self.engine.blobs.named(proposal.edit.changes.iter().flat_map(blobs_added));
         if records > 0 {
             self.rhythm.answered(waiters);
         }
@@ -263,6 +271,14 @@ fn granting(edit: &Edit, admitted: Vec<Admitted>) -> Option<EditInDoubt> {
 
 fn required_features(changes: &[Change]) -> Vec<String> {
     changes.iter().filter_map(Change::required_feature).map(str::to_owned).collect()
+}
+
+fn blobs_added(change: &Change) -> impl Iterator<Item = &BlobId> {
+    let added = match change {
+        Change::AddBlobs { blobs } => Some(blobs.keys()),
+        _ => None,
+    };
+    added.into_iter().flatten()
 }
 
 fn appended(change: &Change) -> usize {

@@ -26,6 +26,9 @@ impl From<WriteError> for ApiError {
             WriteError::Overloaded { retry_after, .. } => {
                 Self::new(ErrorCode::Overloaded, message).retry_after(retry_after)
             }
+            WriteError::NotStored { .. } => {
+                Self::new(ErrorCode::StoreUnavailable, message).retry_after(NOT_LEADER_RETRY)
+            }
             WriteError::NotLeader { leader, .. } => {
                 let error = Self::new(ErrorCode::NotLeader, message).retry_after(NOT_LEADER_RETRY);
                 match leader {

@@ -10,6 +10,7 @@ use isle_service::wire::{Format, Record, Records, Ttl, base64, media};
 use isle_service::{ApiError, ErrorCode};
 use serde_json::Map;
 
+use super::large::{self, Value, bulk_limit};
 use super::{Face, answer, params};
 use crate::intake::{EVENT_SUFFIX, Event, Mutation, charge};
 use crate::writer::Writer;
@@ -45,7 +46,7 @@ pub(super) async fn batch(State(face): State<Face>, request: Request) -> Result<
 /// `POST /v1/events/{stream}`: one value, or an atomic group of them.
 pub(super) async fn events(State(face): State<Face>, request: Request) -> Result<Response, ApiError> {
     let writer = face.writer()?;
-    let request = match face.forwarder().route(&writer, request).await {
+    let request = match face.forwarder().route_value(&writer, request).await {
         Ok(here) => here,
         Err(answered) => return Ok(answered),
     };
@@ -56,8 +57,12 @@ pub(super) async fn events(State(face): State<Face>, request: Request) -> Result
     let many = media::many_or_one(request.headers());
     let body = request.into_body();
     let Some(format) = many else {
-        let (value, _held) = face.bodies().value(body, limits.value).await?;
-        let accepted = writer.append(&stream, &[Event { value: &value, ttl }], options).await?;
+        let accepted = match large::read(face.bodies(), &writer, body, options).await? {
+            Value::Whole(value, _held) => {
+                writer.append(&stream, &[Event { value: &value, ttl }], options).await?
+            }
+            Value::Upload(upload) => upload.append(&stream, ttl, options).await?,
+        };
         let key = Writer::event_key(&stream, accepted.first_seq());
         return Ok(answer::accepted(&accepted, key_member(&key)));
     };
@@ -83,7 +88,7 @@ struct Limits {
 
 impl Limits {
     fn of(writer: &Writer) -> Self {
-        Self { value: writer.settings().max_value_bytes, batch: writer.settings().max_batch_bytes }
+        Self { value: bulk_limit(writer.settings()), batch: writer.settings().max_batch_bytes }
     }
 
     /// What to hold of the budget for a body: what it announces, or what the largest batch takes.

@@ -14,6 +14,7 @@ use isle_service::wire::headers::{FORWARDED, LEADER, REQUEST_ID, TRACEPARENT};
 use isle_service::{ApiError, ErrorCode};
 use isle_storage::coordination::LeaderInfo;
 
+use super::large::may_be_large;
 use crate::settings::WriterSettings;
 use crate::standing::Role;
 use crate::writer::Writer;
@@ -64,6 +65,15 @@ impl Forwarder {
         let Some(leader) = elsewhere(writer, request.headers()) else { return Ok(request) };
         let head_timeout = false;
         Err(self.send(&leader, request, head_timeout).await.unwrap_or_else(IntoResponse::into_response))
+    }
+
+    /// The same for a value by itself, which may take as long as it is large.
+    pub(super) async fn route_value(&self, writer: &Writer, request: Request) -> Result<Request, Response> {
+        if may_be_large(request.body(), writer.settings()) {
+            self.route_stream(writer, request).await
+        } else {
+            self.route(writer, request).await
+        }
     }
 
     async fn send(&self, leader: &LeaderInfo, request: Request, bounded: bool) -> Result<Response, ApiError> {

@@ -26,6 +26,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::bulk::borrowed;
+use super::large::bulk_limit;
 use super::{Face, answer, params};
 use crate::intake::{Accepted, Ack, Options, Patience};
 use crate::writer::Writer;
@@ -35,6 +36,12 @@ const PIECE_LINES: usize = 2048;
 
 /// Bytes of one piece's lines, about: the line that passes the bound still belongs to it.
 const PIECE_BYTES: usize = 1 << 20;
+
+/// Bytes of one piece's lines where one of them is large enough to go into a blob file, about: a file is an object.
+const LARGE_PIECE_BYTES: usize = 4 << 20;
+
+/// How long the first lines of such a piece wait for the rest.
+const GATHER_FOR: Duration = Duration::from_millis(50);
 
 /// Pieces submitted and not yet committed; at the limit the body is not read.
 const PENDING_PIECES: usize = 256;
@@ -105,6 +112,7 @@ struct Run {
     face: Face,
     writer: Arc<Writer>,
     records: Records<Body>,
+    gathered: Gathered,
     options: Options,
     pending: VecDeque<Pending>,
     committed_lines: u64,
@@ -129,7 +137,18 @@ impl Run {
         // The client's sending is what waits; refusing would make it send everything again.
         let options = Options { patience: Patience::Wait, ..options };
         let records = Records::new(body, format, None);
-        Self { face, writer, records, options, pending: VecDeque::new(), committed_lines: 0, last: None }
+        let threshold = writer.settings().blob_threshold;
+        let gathered = Gathered::new(if threshold == 0 { usize::MAX } else { threshold });
+        Self {
+            face,
+            writer,
+            records,
+            gathered,
+            options,
+            pending: VecDeque::new(),
+            committed_lines: 0,
+            last: None,
+        }
     }
 
     /// Reads, submits and waits, until everything that will be committed is. Progress goes to `lines`.
@@ -154,7 +173,7 @@ impl Run {
                 () = face.drain().draining(), if end.is_none() => {
                     end = Some(face.drain().check());
                 }
-                piece = next_piece(&mut self.records), if reads => {
+                piece = self.gathered.piece(&mut self.records), if reads => {
                     match self.submit(piece).await {
                         Then::More => {}
                         Then::End => end = Some(Ok(())),
@@ -175,7 +194,7 @@ impl Run {
             Ok(held) => held,
             Err(e) => return Then::Fail(e),
         };
-        let limit = self.writer.settings().max_value_bytes;
+        let limit = bulk_limit(self.writer.settings());
         let mut parsed: Vec<Mutation<'_>> = Vec::with_capacity(records.len());
         for record in &records {
             let checked = record.mutation().and_then(|m| match m.check_value(limit) {
@@ -269,26 +288,64 @@ async fn first_committed(pending: &VecDeque<Pending>) -> Result<(), ApiError> {
     }
 }
 
-/// The next line, and whatever else has arrived already. Dropping the future loses nothing.
-async fn next_piece(records: &mut Records<Body>) -> Piece {
-    let first = match records.next().await {
-        Ok(Some(record)) => record,
-        Ok(None) => return Piece { records: Vec::new(), then: Then::End },
-        Err(e) => return Piece { records: Vec::new(), then: Then::Fail(e.into()) },
-    };
-    let mut bytes = len(&first);
-    let mut piece = vec![first];
-    while piece.len() < PIECE_LINES && bytes < PIECE_BYTES {
-        match records.buffered() {
-            Ok(Some(record)) => {
-                bytes += len(&record);
-                piece.push(record);
+/// Lines that will be handed over together. They are kept here, so that a future that is dropped loses nothing.
+struct Gathered {
+    records: Vec<Record>,
+    bytes: usize,
+    /// A line longer than this makes the piece a large one.
+    threshold: usize,
+    /// Until when a large piece waits for more.
+    until: Option<Instant>,
+}
+
+impl Gathered {
+    fn new(threshold: usize) -> Self {
+        Self { records: Vec::new(), bytes: 0, threshold, until: None }
+    }
+
+    /// The next line, and whatever else has arrived already; with a large one, what arrives soon.
+    async fn piece(&mut self, records: &mut Records<Body>) -> Piece {
+        loop {
+            let next = match (self.records.is_empty(), self.until) {
+                (true, _) => records.next().await,
+                (false, Some(until)) => match tokio::time::timeout_at(until, records.next()).await {
+                    Ok(next) => next,
+                    Err(_elapsed) => return self.take(Then::More),
+                },
+                (false, None) => match records.buffered() {
+                    Ok(None) => return self.take(Then::More),
+                    next => next,
+                },
+            };
+            match next {
+                Ok(Some(record)) => self.add(record),
+                Ok(None) => return self.take(Then::End),
+                Err(e) => return self.take(Then::Fail(e.into())),
             }
-            Ok(None) => break,
-            Err(e) => return Piece { records: piece, then: Then::Fail(e.into()) },
+            if self.is_full() {
+                return self.take(Then::More);
+            }
         }
     }
-    Piece { records: piece, then: Then::More }
+
+    fn add(&mut self, record: Record) {
+        let len = len(&record);
+        self.bytes += len;
+        self.records.push(record);
+        if len > self.threshold {
+            self.until.get_or_insert_with(|| Instant::now() + GATHER_FOR);
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        let most = if self.until.is_some() { LARGE_PIECE_BYTES } else { PIECE_BYTES };
+        self.records.len() >= PIECE_LINES || self.bytes >= most
+    }
+
+    fn take(&mut self, then: Then) -> Piece {
+        (self.bytes, self.until) = (0, None);
+        Piece { records: std::mem::take(&mut self.records), then }
+    }
 }
 
 /// How many of `mutations` one call may hand over; at least one.

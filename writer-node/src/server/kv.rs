@@ -5,6 +5,7 @@ use axum::response::Response;
 use isle_service::ApiError;
 use isle_service::wire::raw_key;
 
+use super::large::{self, Value};
 use super::{Face, answer, params};
 
 const PREFIX: &str = "/v1/kv/";
@@ -12,7 +13,7 @@ const PREFIX: &str = "/v1/kv/";
 /// `PUT /v1/kv/{key}`: the body is the value.
 pub(super) async fn put(State(face): State<Face>, request: Request) -> Result<Response, ApiError> {
     let writer = face.writer()?;
-    let request = match face.forwarder().route(&writer, request).await {
+    let request = match face.forwarder().route_value(&writer, request).await {
         Ok(here) => here,
         Err(answered) => return Ok(answered),
     };
@@ -20,9 +21,11 @@ pub(super) async fn put(State(face): State<Face>, request: Request) -> Result<Re
     let key = raw_key(uri, PREFIX)?;
     let (query, options) = params::parse(uri, &["key_b64", "ttl", "ack"], writer.settings())?;
     let ttl = query.ttl()?.map(|t| t.duration());
-    let limit = writer.settings().max_value_bytes;
-    let (value, _held) = face.bodies().value(request.into_body(), limit).await?;
-    Ok(answer::position(writer.put(&key, &value, ttl, options).await?))
+    let position = match large::read(face.bodies(), &writer, request.into_body(), options).await? {
+        Value::Whole(value, _held) => writer.put(&key, &value, ttl, options).await?,
+        Value::Upload(upload) => upload.put(&key, ttl, options).await?,
+    };
+    Ok(answer::position(position))
 }
 
 /// `DELETE /v1/kv/{key}`: also where the key is absent.

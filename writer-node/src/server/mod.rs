@@ -12,6 +12,7 @@ mod bulk;
 mod forward;
 mod ingest;
 mod kv;
+mod large;
 mod node;
 mod params;
 mod snapshots;

@@ -5,6 +5,7 @@
 
 mod admission;
 mod batches;
+mod blobs;
 mod bucket_form;
 mod chaos;
 mod commits;

@@ -196,6 +196,7 @@ fn row_members() -> Value {
         "key_b64": text("the key in base64"),
         "value": text("the value, where it is UTF-8"),
         "value_b64": text("the value in base64"),
+        "value_len": whole("length of a value above 8 MiB, in its place: a reader has it at /v1/kv/{key}, a tailer at /v1/value"),
         "seq": whole("sequence number"),
         "time": { "type": "string", "format": "date-time" },
         "expires": { "type": ["string", "null"], "format": "date-time" },

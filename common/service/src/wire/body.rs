@@ -194,16 +194,48 @@ where
 {
     let announced = body.size_hint().exact();
     read_body(body, limit).await.map_err(|error| match error {
-        ReadError::TooLarge { limit } => {
-            let error = ApiError::new(
-                ErrorCode::ValueTooLarge,
-                format!("the value is larger than the limit of {limit} bytes"),
-            );
-            let error = error.field("limit", limit);
-            announced.map_or_else(|| error.clone(), |size| error.clone().field("size", size))
-        }
+        ReadError::TooLarge { limit } => value_too_large(limit, announced),
         other => other.into(),
     })
+}
+
+/// A value read as it arrives, for those that need not have it whole.
+#[derive(Debug)]
+pub struct ValuePieces<B> {
+    chunks: Chunks<B>,
+    seen: usize,
+    limit: usize,
+}
+
+impl<B> ValuePieces<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: std::fmt::Display,
+{
+    /// A value of at most `limit` bytes; one that stands still for [`BODY_IDLE`] is given up.
+    pub fn new(body: B, limit: usize) -> Self {
+        Self { chunks: Chunks::new(body, Some(BODY_IDLE)), seen: 0, limit }
+    }
+
+    /// The next piece, never empty; `None` at the end. 413 `value_too_large` as soon as the limit is passed.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, ApiError> {
+        let Some(piece) = self.chunks.next().await? else { return Ok(None) };
+        self.seen = self.seen.saturating_add(piece.len());
+        if self.seen > self.limit {
+            discard(&mut self.chunks).await;
+            return Err(value_too_large(self.limit, None));
+        }
+        Ok(Some(piece))
+    }
+}
+
+fn value_too_large(limit: usize, size: Option<u64>) -> ApiError {
+    let message = format!("the value is larger than the limit of {limit} bytes");
+    let error = ApiError::new(ErrorCode::ValueTooLarge, message).field("limit", limit);
+    match size {
+        Some(size) => error.field("size", size),
+        None => error,
+    }
 }
 
 /// Reads a body of at most [`MAX_JSON_BYTES`] as one JSON object; unknown members are for `T` to refuse.
@@ -268,6 +300,20 @@ pub(super) mod tests {
         assert_eq!(read_body(Given::new([]), 0).await.unwrap(), "");
         let error = read_value(http_body_util::Full::new(Bytes::from_static(b"abc")), 2).await.unwrap_err();
         assert_eq!((error.code, &error.fields["size"]), (ErrorCode::ValueTooLarge, &3.into()));
+    }
+
+    #[tokio::test]
+    async fn a_value_in_pieces_is_refused_as_soon_as_it_is_too_large() {
+        let chunks = || Given::new([b"ab".to_vec(), vec![], b"cd".to_vec(), b"e".to_vec()]);
+        let mut pieces = ValuePieces::new(chunks(), 5);
+        let mut whole = Vec::new();
+        while let Some(piece) = pieces.next().await.unwrap() {
+            whole.extend_from_slice(&piece);
+        }
+        assert_eq!(whole, b"abcde");
+        let mut pieces = ValuePieces::new(chunks(), 3);
+        assert_eq!(pieces.next().await.unwrap().unwrap(), "ab");
+        assert_eq!(pieces.next().await.unwrap_err().code, ErrorCode::ValueTooLarge);
     }
 
     #[tokio::test(start_paused = true)]

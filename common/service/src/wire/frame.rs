@@ -30,11 +30,13 @@ pub enum Kind {
     Trailer = 5,
     /// The JSON error that ends an incomplete one.
     Error = 6,
+    /// A row or a put whose value is too large for a frame: in its place stands its length, u64 little-endian.
+    Elsewhere = 7,
 }
 
 impl Kind {
     fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Put, Self::Delete, Self::Key, Self::Absent, Self::Trailer, Self::Error]
+        [Self::Put, Self::Delete, Self::Key, Self::Absent, Self::Trailer, Self::Error, Self::Elsewhere]
             .into_iter()
             .find(|k| *k as u8 == byte)
     }
@@ -145,7 +147,7 @@ pub(super) mod tests {
 
     prop_compose! {
         pub(in crate::wire) fn frames()(
-            kind in 1u8..=6, seq in any::<u64>(), time in any::<i64>(), expires in any::<i64>(),
+            kind in 1u8..=7, seq in any::<u64>(), time in any::<i64>(), expires in any::<i64>(),
             key in proptest::collection::vec(any::<u8>(), 0..40),
             value in proptest::collection::vec(any::<u8>(), 0..400),
         ) -> Frame {
@@ -197,8 +199,8 @@ pub(super) mod tests {
         assert!(matches!(decode(body.into(), crc), Err(FrameError::KeyLength { .. })));
         assert_eq!(decode(Bytes::new(), 0), Err(FrameError::Short(0)));
         let mut unknown = vec![0u8; FIXED_BYTES];
-        unknown[0] = 7;
+        unknown[0] = 8;
         let crc = crc32c::crc32c(&unknown);
-        assert_eq!(decode(unknown.into(), crc), Err(FrameError::Kind(7)));
+        assert_eq!(decode(unknown.into(), crc), Err(FrameError::Kind(8)));
     }
 }

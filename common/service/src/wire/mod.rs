@@ -13,6 +13,7 @@ pub mod media;
 pub mod mutation;
 pub mod position;
 pub mod query;
+pub mod range;
 pub mod records;
 pub mod row;
 pub mod text;

@@ -32,6 +32,8 @@ pub struct RowJson<'a> {
     pub key: &'a [u8],
     /// The value; absent for deletes and in `keys_only` scans.
     pub value: Option<&'a [u8]>,
+    /// Length of a value that is too large for a row, and is fetched by itself.
+    pub value_len: Option<u64>,
     /// Sequence number.
     pub seq: u64,
     /// Write time, microseconds since 1970.
@@ -55,6 +57,10 @@ pub fn write_row_json(out: &mut Vec<u8>, row: &RowJson<'_>, encoding: Encoding) 
     if let Some(value) = row.value {
         out.push(b',');
         write_field(out, "value", value, encoding);
+    }
+    if let Some(len) = row.value_len {
+        out.extend_from_slice(b",\"value_len\":");
+        write_u64(out, len);
     }
     out.extend_from_slice(b",\"seq\":");
     write_u64(out, row.seq);
@@ -87,7 +93,16 @@ mod tests {
     use super::*;
 
     fn row<'a>() -> RowJson<'a> {
-        RowJson { op: None, key: b"k", value: Some(b"v"), seq: 7, time: 0, expires: None, cursor: None }
+        RowJson {
+            op: None,
+            key: b"k",
+            value: Some(b"v"),
+            value_len: None,
+            seq: 7,
+            time: 0,
+            expires: None,
+            cursor: None,
+        }
     }
 
     fn text(row: &RowJson<'_>, encoding: Encoding) -> String {
@@ -119,6 +134,12 @@ mod tests {
             r#"{"op":"delete","key_b64":"/w==","seq":7,"time":"1970-01-01T00:00:00.000000Z","expires":"1970-01-01T00:00:00.000001Z","cursor":"c.1"}"#
         );
         assert!(text(&row(), Encoding::Base64).starts_with(r#"{"key_b64":"aw==","value_b64":"dg==","#));
+    }
+
+    #[test]
+    fn a_value_too_large_for_a_row_shows_its_length() {
+        let large = RowJson { value: None, value_len: Some(9_000_000), ..row() };
+        assert!(text(&large, Encoding::Auto).starts_with(r#"{"key":"k","value_len":9000000,"seq":7,"#));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What must hold for any bytes, one function per decoder: the fuzz targets call them, and so does a plain test over
 //! the corpus and its mutations.
 
+pub mod blob;
 pub mod format;
 pub mod log;
 pub mod manifest;
@@ -21,4 +22,5 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("manifest_text", manifest::text),
     ("table_block", tables::block),
     ("table_meta", tables::table_meta),
+    ("blob_file", blob::file),
 ];

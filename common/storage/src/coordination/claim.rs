@@ -29,6 +29,7 @@
 //! commit and a fold right after our read), so before refusing, the head is read again: a head that has caught up with
 //! what the listing showed is alive, not set back.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,6 +44,7 @@ use crate::ids::{CommitId, Epoch, Version};
 use crate::manifest::judge::EpochObject;
 use crate::manifest::{Author, Change, Edit, EditError, LogEntry, Manifest};
 use crate::names;
+use crate::row::BlobId;
 use crate::sabotage::{Rule, broken};
 
 /// How long a takeover tries before it reports a passing failure.
@@ -181,14 +183,22 @@ async fn sound_head(db: &Database, claimed: Epoch) -> Result<(Loaded, Traces), T
     }
 }
 
+/// What is rolled forward: segments, and the blob files that they bring with them.
+#[derive(Debug)]
+struct Rolled {
+    segments: Vec<Arc<LogEntry>>,
+    blobs: BTreeMap<BlobId, u64>,
+}
+
 /// Steps 2 to 4.
-async fn read_tail(db: &Database, claim: &Claim) -> Result<(Loaded, Vec<Arc<LogEntry>>), TakeoverError> {
+async fn read_tail(db: &Database, claim: &Claim) -> Result<(Loaded, Rolled), TakeoverError> {
     let (loaded, traces) = sound_head(db, claim.epoch).await?;
     #[cfg(feature = "sabotage")]
     let loaded = crate::sabotage::body_of_then(claim.incarnation, loaded);
     let later = later_cut(db, &loaded.manifest, traces.epoch_below).await?;
     let rolled = roll::roll_forward(db, &loaded.manifest, later.as_ref()).await?;
-    Ok((loaded, rolled))
+    let blobs = roll::new_blobs(db, &loaded.manifest, &rolled).await?;
+    Ok((loaded, Rolled { segments: rolled, blobs }))
 }
 
 /// Steps 2 to 5. Returns the manifest that the adoption made, and the newest one.
@@ -209,21 +219,29 @@ async fn adopt(
             }
             read => read?,
         };
-        tracing::info!(epoch = %claim.epoch, rolled = rolled.len(), head = %loaded.manifest.version, "taking over");
+        let Rolled { segments, blobs } = rolled;
+        tracing::info!(epoch = %claim.epoch, rolled = segments.len(), head = %loaded.manifest.version, "taking over");
+        let mut changes = Vec::new();
+        let mut required_features = Vec::new();
+        if !blobs.is_empty() {
+            changes.push(Change::AddBlobs { blobs });
+            required_features.push("blobs".to_owned());
+        }
+        changes.push(Change::Adopt {
+            epoch: claim.epoch,
+            incarnation: claim.incarnation,
+            node: node.to_owned(),
+            rolled: segments,
+        });
         let edit = Edit {
             version: loaded.manifest.version.next(),
             lineage: loaded.manifest.lineage,
             epoch: claim.epoch,
             commit: CommitId(db.env.entropy.next_u64()),
             author: Author::Writer,
-            changes: vec![Change::Adopt {
-                epoch: claim.epoch,
-                incarnation: claim.incarnation,
-                node: node.to_owned(),
-                rolled,
-            }],
-            required_features: Vec::new(),
-            extra: std::collections::BTreeMap::new(),
+            changes,
+            required_features,
+            extra: BTreeMap::new(),
         };
         let proposal =
             commit::propose(&loaded.state, &loaded.manifest, edit, &claim.authority).map_err(unfit)?;

@@ -17,6 +17,7 @@
 //!   predecessor belongs to another path. A damaged one is an error: it may be somebody's acknowledged write, if the
 //!   head we see is an old one.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -28,7 +29,8 @@ use crate::ids::{Epoch, Incarnation, Lineage};
 use crate::log::{self, LogHeader};
 use crate::manifest::judge::EpochObject;
 use crate::manifest::{LogEntry, LogTail, Manifest};
-use crate::names::{LogId, LogKind};
+use crate::names::{self, LogId, LogKind};
+use crate::row::BlobId;
 
 /// How many segments one takeover rolls forward at most. A writer has a few dozen in flight; a chain this long means
 /// that something else is wrong, and the takeover refuses.
@@ -61,6 +63,38 @@ pub(super) async fn roll_forward(
         push(&mut rolled, next)?;
     }
     Ok(rolled)
+}
+
+/// The blob files that `rolled` points at and `head` does not hold yet, with their lengths. A segment is uploaded only
+/// after its blobs are durable, and nobody deletes what an epoch may still commit: so one that is not there was lost.
+///
+/// # Errors
+/// `Damaged` where one is gone; the store's.
+pub(super) async fn new_blobs(
+    db: &Database,
+    head: &Manifest,
+    rolled: &[Arc<LogEntry>],
+) -> Result<BTreeMap<BlobId, u64>, CoordinationError> {
+    let mut added = BTreeMap::new();
+    for segment in rolled {
+        for blob in segment.blobs.iter().filter(|b| !head.blobs.contains_key(*b)) {
+            if added.contains_key(blob) {
+                continue;
+            }
+            let path = names::blob(blob);
+            let meta = match db.bucket.head(&path).await {
+                Err(e) if e.is_not_found() => {
+                    let segment = segment.path();
+                    return Err(CoordinationError::Damaged(format!(
+                        "{segment} points at {path}, which is gone"
+                    )));
+                }
+                found => found?,
+            };
+            added.insert(blob.clone(), meta.len);
+        }
+    }
+    Ok(added)
 }
 
 fn last_writer(head: &Manifest, later: Option<&EpochObject>) -> Option<Writer> {

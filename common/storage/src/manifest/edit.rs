@@ -272,6 +272,7 @@ impl Change {
             Self::SetPause { .. } => Some(PAUSE_FEATURE),
             Self::SetCompaction { compaction } => compaction.required_feature(),
             Self::SetDefaultTtl { .. } => Some("default_ttl"),
+            Self::AddBlobs { .. } => Some("blobs"),
             _ => None,
         }
     }

@@ -14,21 +14,50 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
+use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, GetResult, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 
 use super::cloud::failure;
-use super::{Body, Bucket, ObjectMeta, StoreError, StoreErrorKind};
+use super::{Body, Bucket, ObjectMeta, PartAt, StoreError, StoreErrorKind, StoredPart, UploadId};
 use crate::ids::Timestamp;
 use crate::names::ObjectPath;
 
 /// Uploads slower than this are given up: their size's time at this rate is added to the request's time limit.
 const MIN_UPLOAD_BYTES_PER_SECOND: u64 = 256 << 10;
 
+/// A provider's client, in both of its forms.
+pub(super) struct Store {
+    whole: Arc<dyn ObjectStore>,
+    parts: Arc<dyn MultipartStore>,
+}
+
+impl Store {
+    /// Both forms of one client.
+    #[cfg_attr(
+        not(any(feature = "aws", feature = "gcp", feature = "azure")),
+        expect(dead_code, reason = "no provider")
+    )]
+    pub(super) fn new<S: ObjectStore + MultipartStore>(client: S) -> Self {
+        let client = Arc::new(client);
+        Self { whole: Arc::clone(&client) as Arc<dyn ObjectStore>, parts: client }
+    }
+}
+
+struct Parts(Arc<dyn MultipartStore>);
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Parts")
+    }
+}
+
 /// A cloud store as a bucket.
 #[derive(Debug)]
 pub(super) struct Adapter {
     store: Arc<dyn ObjectStore>,
+    /// The same store, as it takes objects in parts.
+    parts: Parts,
     prefix: String,
     url: String,
     timeout: Duration,
@@ -38,8 +67,9 @@ pub(super) struct Adapter {
 
 impl Adapter {
     /// Objects of `store` below `prefix` (without slashes at its ends).
-    pub(super) fn new(store: Arc<dyn ObjectStore>, prefix: String, url: String, timeout: Duration) -> Self {
-        Self { store, prefix, url, timeout, reached: AtomicBool::new(false) }
+    pub(super) fn new(store: Store, prefix: String, url: String, timeout: Duration) -> Self {
+        let Store { whole, parts } = store;
+        Self { store: whole, parts: Parts(parts), prefix, url, timeout, reached: AtomicBool::new(false) }
     }
 
     fn locate(&self, op: &'static str, path: &ObjectPath) -> Result<Path, StoreError> {
@@ -73,10 +103,13 @@ impl Adapter {
         mode: PutMode,
     ) -> Result<(), StoreError> {
         let location = self.locate(op, path)?;
-        let limit = self.timeout + Duration::from_secs(body.len() / MIN_UPLOAD_BYTES_PER_SECOND);
-        let payload: PutPayload = body.pieces().iter().cloned().collect();
+        let (payload, limit) = (payload(&body), self.limit_of(&body));
         let request = self.store.put_opts(&location, payload, mode.into());
         self.request(op, path, limit, request).await.map(drop)
+    }
+
+    fn limit_of(&self, body: &Body) -> Duration {
+        self.timeout + Duration::from_secs(body.len() / MIN_UPLOAD_BYTES_PER_SECOND)
     }
 
     async fn read(&self, path: &ObjectPath, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
@@ -139,6 +172,10 @@ impl Adapter {
             _ => not_found,
         }
     }
+}
+
+fn payload(body: &Body) -> PutPayload {
+    body.pieces().iter().cloned().collect()
 }
 
 fn join(prefix: &str, path: &str) -> String {
@@ -232,6 +269,49 @@ impl Bucket for Adapter {
     async fn delete(&self, path: &ObjectPath) -> Result<(), StoreError> {
         let location = self.locate("delete", path)?;
         match self.request("delete", path, self.timeout, self.store.delete(&location)).await {
+            Err(e) if e.is_not_found() => Ok(()),
+            result => result,
+        }
+    }
+
+    async fn begin_upload(&self, path: &ObjectPath) -> Result<UploadId, StoreError> {
+        let location = self.locate("begin_upload", path)?;
+        let request = self.parts.0.create_multipart(&location);
+        self.request("begin_upload", path, self.timeout, request).await.map(UploadId)
+    }
+
+    async fn upload_part(
+        &self,
+        path: &ObjectPath,
+        upload: &UploadId,
+        at: PartAt,
+        body: Body,
+    ) -> Result<StoredPart, StoreError> {
+        let location = self.locate("upload_part", path)?;
+        let (len, limit) = (body.len(), self.limit_of(&body));
+        let request = self.parts.0.put_part(&location, &upload.0, at.number as usize, payload(&body));
+        let part = self.request("upload_part", path, limit, request).await?;
+        Ok(StoredPart { len, tag: part.content_id })
+    }
+
+    async fn complete_upload(
+        &self,
+        path: &ObjectPath,
+        upload: &UploadId,
+        parts: &[StoredPart],
+    ) -> Result<(), StoreError> {
+        let location = self.locate("complete_upload", path)?;
+        let parts = parts.iter().map(|p| PartId { content_id: p.tag.clone() }).collect();
+        // The store may take a while to join them.
+        let limit = self.timeout * 2;
+        let request = self.parts.0.complete_multipart(&location, &upload.0, parts);
+        self.request("complete_upload", path, limit, request).await.map(drop)
+    }
+
+    async fn abort_upload(&self, path: &ObjectPath, upload: &UploadId) -> Result<(), StoreError> {
+        let location = self.locate("abort_upload", path)?;
+        let request = self.parts.0.abort_multipart(&location, &upload.0);
+        match self.request("abort_upload", path, self.timeout, request).await {
             Err(e) if e.is_not_found() => Ok(()),
             result => result,
         }

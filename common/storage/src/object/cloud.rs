@@ -15,9 +15,9 @@ mod s3;
 use std::sync::Arc;
 use std::time::Duration;
 
-use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
+use object_store::{BackoffConfig, ClientOptions, RetryConfig};
 
-use super::adapter::Adapter;
+use super::adapter::{Adapter, Store};
 use super::location::{Cloud, Protocol};
 use super::{Bucket, OpenError, StoreSettings};
 
@@ -33,7 +33,7 @@ pub(super) fn connect(cloud: &Cloud, settings: &StoreSettings) -> Result<Arc<dyn
     Ok(Arc::new(Adapter::new(store, cloud.prefix.clone(), cloud.to_string(), timeout)))
 }
 
-fn build(cloud: &Cloud, settings: &StoreSettings) -> Result<Arc<dyn ObjectStore>, OpenError> {
+fn build(cloud: &Cloud, settings: &StoreSettings) -> Result<Store, OpenError> {
     match cloud.protocol {
         #[cfg(feature = "aws")]
         Protocol::S3 => s3::build(cloud, settings),

@@ -4,6 +4,7 @@
 //!   put     stage ─▶ fsync file ─▶ rename over the name   ─▶ fsync folder ─▶ Ok
 //!   create  stage ─▶ fsync file ─▶ hard link to the name  ─▶ fsync folder ─▶ Ok
 //!                                  └ exists: fsync folder ─▶ AlreadyExists
+//!   parts   stage an empty file ─▶ write each at its place ─▶ complete: as put does from its fsync on
 //! ```
 //! Rename and hard link are atomic, between processes too: an object appears whole or not at all, and a link has one
 //! winner. Staged bytes lie in `.isle-staging/`, which no listing shows.
@@ -38,7 +39,9 @@ use futures::stream::BoxStream;
 use self::disk::RealDisk;
 use self::layout::{Layout, Publish};
 use super::open::OpenError;
-use super::{Body, Bucket, ObjectMeta, StoreError, StoreErrorKind, whole_range};
+use super::{
+    Body, Bucket, ObjectMeta, PartAt, StoreError, StoreErrorKind, StoredPart, UploadId, whole_range,
+};
 use crate::environment::Environment;
 use crate::ids::Timestamp;
 use crate::names::ObjectPath;
@@ -189,6 +192,40 @@ impl Bucket for FileBucket {
         let gone = |e: &StoreError| e.is_not_found();
         match self.blocking("delete", path, |_, file| std::fs::remove_file(file)).await {
             Err(e) if gone(&e) => Ok(()),
+            result => result,
+        }
+    }
+
+    async fn begin_upload(&self, path: &ObjectPath) -> Result<UploadId, StoreError> {
+        self.blocking("begin_upload", path, |layout, _| layout.stage_empty().map(UploadId)).await
+    }
+
+    async fn upload_part(
+        &self,
+        path: &ObjectPath,
+        upload: &UploadId,
+        at: PartAt,
+        body: Body,
+    ) -> Result<StoredPart, StoreError> {
+        let (id, len) = (upload.0.clone(), body.len());
+        self.blocking("upload_part", path, move |layout, _| layout.write_part(&id, at.offset, &body)).await?;
+        Ok(StoredPart { len, tag: String::new() })
+    }
+
+    async fn complete_upload(
+        &self,
+        path: &ObjectPath,
+        upload: &UploadId,
+        parts: &[StoredPart],
+    ) -> Result<(), StoreError> {
+        let (id, len) = (upload.0.clone(), parts.iter().map(|p| p.len).sum());
+        self.blocking("complete_upload", path, move |layout, file| layout.publish_parts(&id, file, len)).await
+    }
+
+    async fn abort_upload(&self, path: &ObjectPath, upload: &UploadId) -> Result<(), StoreError> {
+        let id = upload.0.clone();
+        match self.blocking("abort_upload", path, move |layout, _| layout.unstage(&id)).await {
+            Err(e) if e.is_not_found() => Ok(()),
             result => result,
         }
     }

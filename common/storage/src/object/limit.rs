@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::{Body, Bucket, ObjectMeta, StoreError, StoreErrorKind};
+use super::{Body, Bucket, ObjectMeta, PartAt, StoreError, StoreErrorKind, StoredPart, UploadId};
 use crate::names::ObjectPath;
 
 /// A bucket with at most so many reads and as many writes in flight.
@@ -76,6 +76,37 @@ impl Bucket for LimitBucket {
     async fn delete(&self, path: &ObjectPath) -> Result<(), StoreError> {
         let _place = admit(&self.writes, "delete", path).await?;
         self.inner.delete(path).await
+    }
+
+    async fn begin_upload(&self, path: &ObjectPath) -> Result<UploadId, StoreError> {
+        let _place = admit(&self.writes, "begin_upload", path).await?;
+        self.inner.begin_upload(path).await
+    }
+
+    async fn upload_part(
+        &self,
+        path: &ObjectPath,
+        upload: &UploadId,
+        at: PartAt,
+        body: Body,
+    ) -> Result<StoredPart, StoreError> {
+        let _place = admit(&self.writes, "upload_part", path).await?;
+        self.inner.upload_part(path, upload, at, body).await
+    }
+
+    async fn complete_upload(
+        &self,
+        path: &ObjectPath,
+        upload: &UploadId,
+        parts: &[StoredPart],
+    ) -> Result<(), StoreError> {
+        let _place = admit(&self.writes, "complete_upload", path).await?;
+        self.inner.complete_upload(path, upload, parts).await
+    }
+
+    async fn abort_upload(&self, path: &ObjectPath, upload: &UploadId) -> Result<(), StoreError> {
+        let _place = admit(&self.writes, "abort_upload", path).await?;
+        self.inner.abort_upload(path, upload).await
     }
 
     fn has_atomic_create(&self) -> bool {

@@ -13,7 +13,10 @@ use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use parking_lot::{Mutex, RwLock};
 
-use super::{Body, Bucket, ObjectMeta, StoreError, StoreErrorKind, in_folder, whole_range};
+use super::{
+    Body, Bucket, ObjectMeta, PartAt, StoreError, StoreErrorKind, StoredPart, UploadId, in_folder,
+    whole_range,
+};
 use crate::environment::Clock;
 use crate::ids::Timestamp;
 use crate::names::ObjectPath;
@@ -27,6 +30,14 @@ pub struct MemoryBucket {
     name: String,
     clock: Arc<dyn Clock>,
     objects: RwLock<BTreeMap<String, Object>>,
+    uploads: Mutex<Uploads>,
+}
+
+/// Uploads in parts, by their numbers.
+#[derive(Debug, Default)]
+struct Uploads {
+    begun: u64,
+    open: BTreeMap<String, BTreeMap<u32, Body>>,
 }
 
 #[derive(Debug, Clone)]
@@ -79,7 +90,7 @@ impl MemoryBucket {
     /// An empty bucket of its own.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { name: String::new(), clock, objects: RwLock::default() }
+        Self { name: String::new(), clock, objects: RwLock::default(), uploads: Mutex::default() }
     }
 
     /// The bucket every caller in this process gets under that name.
@@ -99,6 +110,12 @@ impl MemoryBucket {
         distinct.into_iter().map(|(_, len)| len as u64).sum()
     }
 
+    /// Uploads that were begun and neither completed nor aborted.
+    #[must_use]
+    pub fn open_uploads(&self) -> usize {
+        self.uploads.lock().open.len()
+    }
+
     fn object(&self, body: Body) -> Object {
         Object { body: Arc::new(Pieces::new(body)), modified: self.clock.now() }
     }
@@ -107,6 +124,10 @@ impl MemoryBucket {
         let missing = || StoreError::new(StoreErrorKind::NotFound, op, path, "there is no such object");
         self.objects.read().get(path.as_str()).cloned().ok_or_else(missing)
     }
+}
+
+fn no_upload(op: &'static str, path: &ObjectPath) -> StoreError {
+    StoreError::new(StoreErrorKind::NotFound, op, path, "there is no such upload")
 }
 
 #[async_trait]
@@ -161,6 +182,53 @@ impl Bucket for MemoryBucket {
 
     async fn delete(&self, path: &ObjectPath) -> Result<(), StoreError> {
         self.objects.write().remove(path.as_str());
+        Ok(())
+    }
+
+    async fn begin_upload(&self, _path: &ObjectPath) -> Result<UploadId, StoreError> {
+        let mut uploads = self.uploads.lock();
+        uploads.begun += 1;
+        let id = uploads.begun.to_string();
+        uploads.open.insert(id.clone(), BTreeMap::new());
+        Ok(UploadId(id))
+    }
+
+    async fn upload_part(
+        &self,
+        path: &ObjectPath,
+        upload: &UploadId,
+        at: PartAt,
+        body: Body,
+    ) -> Result<StoredPart, StoreError> {
+        let mut uploads = self.uploads.lock();
+        let Some(parts) = uploads.open.get_mut(&upload.0) else {
+            return Err(no_upload("upload_part", path));
+        };
+        let stored = StoredPart { len: body.len(), tag: at.number.to_string() };
+        parts.insert(at.number, body);
+        Ok(stored)
+    }
+
+    async fn complete_upload(
+        &self,
+        path: &ObjectPath,
+        upload: &UploadId,
+        parts: &[StoredPart],
+    ) -> Result<(), StoreError> {
+        let Some(stored) = self.uploads.lock().open.remove(&upload.0) else {
+            return Err(no_upload("complete_upload", path));
+        };
+        let same = stored.len() == parts.len() && stored.values().zip(parts).all(|(b, p)| b.len() == p.len);
+        if !same {
+            let message = format!("{} parts are named and {} stored", parts.len(), stored.len());
+            return Err(StoreError::new(StoreErrorKind::Permanent, "complete_upload", path, message));
+        }
+        let pieces: Vec<Bytes> = stored.values().flat_map(|b| b.pieces().iter().cloned()).collect();
+        self.put(path, pieces.into()).await
+    }
+
+    async fn abort_upload(&self, _path: &ObjectPath, upload: &UploadId) -> Result<(), StoreError> {
+        self.uploads.lock().open.remove(&upload.0);
         Ok(())
     }
 

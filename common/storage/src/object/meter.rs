@@ -16,7 +16,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use tokio::time::Instant;
 
-use super::{Body, Bucket, ObjectMeta, StoreError, StoreErrorKind};
+use super::{Body, Bucket, ObjectMeta, PartAt, StoreError, StoreErrorKind, StoredPart, UploadId};
 use crate::environment::Metrics;
 use crate::names::ObjectPath;
 
@@ -43,15 +43,23 @@ enum Op {
     Head,
     List,
     Delete,
+    Begin,
+    Part,
+    Complete,
+    Abort,
 }
 
-const OPS: [(Op, &str); 6] = [
+const OPS: [(Op, &str); 10] = [
     (Op::Put, "put"),
     (Op::Create, "create"),
     (Op::Get, "get"),
     (Op::Head, "head"),
     (Op::List, "list"),
     (Op::Delete, "delete"),
+    (Op::Begin, "begin_upload"),
+    (Op::Part, "upload_part"),
+    (Op::Complete, "complete_upload"),
+    (Op::Abort, "abort_upload"),
 ];
 
 /// What a store has done so far: plain numbers, for benchmarks and tests. Subtract two with [`Usage::since`].
@@ -69,6 +77,8 @@ pub struct Usage {
     pub lists: u64,
     /// Deletes.
     pub deletes: u64,
+    /// Requests of uploads in parts, of every kind.
+    pub uploads: u64,
     /// How many of all of them failed (NotFound and AlreadyExists are answers, not failures).
     pub failures: u64,
     /// Bytes of bodies read.
@@ -83,7 +93,7 @@ impl Usage {
     /// Requests of every kind together.
     #[must_use]
     pub fn requests(&self) -> u64 {
-        self.puts + self.creates + self.gets + self.heads + self.lists + self.deletes
+        self.puts + self.creates + self.gets + self.heads + self.lists + self.deletes + self.uploads
     }
 
     /// What was added since an earlier reading.
@@ -96,6 +106,7 @@ impl Usage {
             heads: self.heads - earlier.heads,
             lists: self.lists - earlier.lists,
             deletes: self.deletes - earlier.deletes,
+            uploads: self.uploads - earlier.uploads,
             failures: self.failures - earlier.failures,
             bytes_read: self.bytes_read - earlier.bytes_read,
             bytes_written: self.bytes_written - earlier.bytes_written,
@@ -175,6 +186,7 @@ impl Meter {
             heads: of(Op::Head),
             lists: of(Op::List),
             deletes: of(Op::Delete),
+            uploads: of(Op::Begin) + of(Op::Part) + of(Op::Complete) + of(Op::Abort),
             failures: self.failures.load(Ordering::Relaxed),
             bytes_read: self.read.get(),
             bytes_written: self.written.get(),
@@ -197,9 +209,11 @@ impl Meter {
             }
         }
         let million = match op {
-            Op::Put | Op::Create | Op::List => self.prices.million_writes,
+            Op::Put | Op::Create | Op::List | Op::Begin | Op::Part | Op::Complete => {
+                self.prices.million_writes
+            }
             Op::Get | Op::Head => self.prices.million_reads,
-            Op::Delete => 0.0, // Free at every provider.
+            Op::Delete | Op::Abort => 0.0, // Free at every provider.
         };
         self.charge(million / 1e6);
     }
@@ -215,7 +229,7 @@ impl Meter {
         self.count(op, result.as_ref().err().map(|e| e.kind));
     }
 
-    fn finish_write(&self, op: Op, started: Instant, len: u64, result: &Result<(), StoreError>) {
+    fn finish_write<T>(&self, op: Op, started: Instant, len: u64, result: &Result<T, StoreError>) {
         self.finish(op, started, result);
         if result.is_ok() {
             self.written.inc_by(len);
@@ -303,6 +317,45 @@ impl Bucket for MeterBucket {
         let started = Instant::now();
         let result = self.inner.delete(path).await;
         self.meter.finish(Op::Delete, started, &result);
+        result
+    }
+
+    async fn begin_upload(&self, path: &ObjectPath) -> Result<UploadId, StoreError> {
+        let started = Instant::now();
+        let result = self.inner.begin_upload(path).await;
+        self.meter.finish(Op::Begin, started, &result);
+        result
+    }
+
+    async fn upload_part(
+        &self,
+        path: &ObjectPath,
+        upload: &UploadId,
+        at: PartAt,
+        body: Body,
+    ) -> Result<StoredPart, StoreError> {
+        let (started, len) = (Instant::now(), body.len());
+        let result = self.inner.upload_part(path, upload, at, body).await;
+        self.meter.finish_write(Op::Part, started, len, &result);
+        result
+    }
+
+    async fn complete_upload(
+        &self,
+        path: &ObjectPath,
+        upload: &UploadId,
+        parts: &[StoredPart],
+    ) -> Result<(), StoreError> {
+        let started = Instant::now();
+        let result = self.inner.complete_upload(path, upload, parts).await;
+        self.meter.finish(Op::Complete, started, &result);
+        result
+    }
+
+    async fn abort_upload(&self, path: &ObjectPath, upload: &UploadId) -> Result<(), StoreError> {
+        let started = Instant::now();
+        let result = self.inner.abort_upload(path, upload).await;
+        self.meter.finish(Op::Abort, started, &result);
         result
     }
 

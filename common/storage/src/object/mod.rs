@@ -22,6 +22,7 @@ mod meter;
 mod now;
 mod null;
 mod open;
+mod parts;
 mod probe;
 mod retry;
 mod settings;
@@ -41,6 +42,7 @@ pub use self::meter::{Meter, MeterBucket, Prices, Usage};
 pub use self::now::store_now;
 pub use self::null::NullBucket;
 pub use self::open::{OpenError, OpenErrorKind, Opened, decorate, open, open_metered};
+pub use self::parts::{PART_BYTES, PartAt, PartBudget, StoredPart, Upload, UploadId};
 pub use self::probe::{ProbeError, conditional_create};
 pub use self::retry::{RetryBucket, RetryPolicy};
 pub use self::settings::StoreSettings;
@@ -161,7 +163,8 @@ impl StoreErrorKind {
 pub struct StoreError {
     /// What a caller branches on.
     pub kind: StoreErrorKind,
-    /// `put`, `create`, `get`, `head`, `list` or `delete`.
+    /// `put`, `create`, `get`, `head`, `list`, `delete`, `begin_upload`, `upload_part`, `complete_upload` or
+    /// `abort_upload`.
     pub op: &'static str,
     /// The object, relative to the prefix.
     pub path: String,
@@ -226,6 +229,33 @@ pub trait Bucket: Send + Sync + fmt::Debug {
 
     /// Deletes an object; one that is already gone is fine.
     async fn delete(&self, path: &ObjectPath) -> Result<(), StoreError>;
+
+    /// Begins an object that comes in parts: nothing appears under the name before [`Bucket::complete_upload`]. Use
+    /// [`Upload`] rather than this.
+    async fn begin_upload(&self, path: &ObjectPath) -> Result<UploadId, StoreError>;
+
+    /// Stores one part, durably as far as a part can be. The same bytes may be sent again for the same part; all parts
+    /// but the last have one length, which the cloud stores want to be at least 5 MiB.
+    async fn upload_part(
+        &self,
+        path: &ObjectPath,
+        upload: &UploadId,
+        at: PartAt,
+        body: Body,
+    ) -> Result<StoredPart, StoreError>;
+
+    /// Makes the parts, in their order and with none missing, the object: it appears whole, or not at all, and is
+    /// durable on `Ok`. Like [`Bucket::put`] it replaces what was there.
+    async fn complete_upload(
+        &self,
+        path: &ObjectPath,
+        upload: &UploadId,
+        parts: &[StoredPart],
+    ) -> Result<(), StoreError>;
+
+    /// Gives an upload up, with everything stored for it; one that is already gone is fine. What is neither completed
+    /// nor aborted (its process died) is left to the bucket's lifecycle rule, or to the next opening of a directory.
+    async fn abort_upload(&self, path: &ObjectPath, upload: &UploadId) -> Result<(), StoreError>;
 
     /// Whether `create` is atomic on this store as far as its kind tells (a probe at start tells for sure).
     fn has_atomic_create(&self) -> bool {

@@ -13,6 +13,9 @@
 //! Reading back is sound because two competitors never write the same bytes: everything that is created carries an
 //! incarnation or a commit id. "x exists" on the *first* attempt is another's win and is handed on at once.
 //!
+//! An upload's completion has the same trouble, since the store forgets the upload with it: an unknown upload at a
+//! *repeated* completion is settled by looking whether the object is there, as long as it should be.
+//!
 //! An attempt with an unknown outcome makes the whole operation unknown: if a later attempt fails for good (say the
 //! credentials expired meanwhile), the error still says [`StoreErrorKind::Transient`], because callers take any
 //! other kind to mean "did not happen".
@@ -28,7 +31,7 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
 use tokio::time::Instant;
 
-use super::{Body, Bucket, ObjectMeta, StoreError, StoreErrorKind};
+use super::{Body, Bucket, ObjectMeta, PartAt, StoreError, StoreErrorKind, StoredPart, UploadId};
 use crate::environment::Entropy;
 use crate::names::ObjectPath;
 
@@ -93,6 +96,29 @@ impl RetryBucket {
                 "create",
                 path,
                 format!("the name is taken, but whether by an earlier attempt of ours cannot be read: {e}"),
+            )),
+        }
+    }
+}
+
+impl RetryBucket {
+    /// The store knows no such upload after a completion whose outcome is unknown: did that one succeed?
+    async fn judge_completion(
+        &self,
+        path: &ObjectPath,
+        parts: &[StoredPart],
+        unknown: StoreError,
+    ) -> Result<(), StoreError> {
+        let len: u64 = parts.iter().map(|p| p.len).sum();
+        match self.head(path).await {
+            Ok(meta) if meta.len == len => Ok(()),
+            Ok(_) => Err(unknown),
+            Err(e) if e.is_not_found() => Err(unknown),
+            Err(e) => Err(StoreError::new(
+                StoreErrorKind::Transient,
+                "complete_upload",
+                path,
+                format!("whether an earlier attempt has completed it cannot be read: {e}"),
             )),
         }
     }
@@ -221,6 +247,61 @@ impl Bucket for RetryBucket {
             match self.inner.delete(path).await {
                 Ok(()) => return Ok(()),
                 Err(e) => attempts.write_again(e).await?,
+            }
+        }
+    }
+
+    async fn begin_upload(&self, path: &ObjectPath) -> Result<UploadId, StoreError> {
+        let mut attempts = self.attempts();
+        loop {
+            match self.inner.begin_upload(path).await {
+                Ok(id) => return Ok(id),
+                // One that was begun and whose reply was lost holds nothing.
+                Err(e) => attempts.again(e).await?,
+            }
+        }
+    }
+
+    async fn upload_part(
+        &self,
+        path: &ObjectPath,
+        upload: &UploadId,
+        at: PartAt,
+        body: Body,
+    ) -> Result<StoredPart, StoreError> {
+        let mut attempts = self.attempts();
+        loop {
+            match self.inner.upload_part(path, upload, at, body.clone()).await {
+                Ok(part) => return Ok(part),
+                Err(e) => attempts.again(e).await?,
+            }
+        }
+    }
+
+    async fn complete_upload(
+        &self,
+        path: &ObjectPath,
+        upload: &UploadId,
+        parts: &[StoredPart],
+    ) -> Result<(), StoreError> {
+        let mut attempts = self.attempts();
+        loop {
+            match self.inner.complete_upload(path, upload, parts).await {
+                Ok(()) => return Ok(()),
+                Err(e) if e.is_not_found() && attempts.failed > 0 => {
+                    return self.judge_completion(path, parts, e).await;
+                }
+                Err(e) => attempts.write_again(e).await?,
+            }
+        }
+    }
+
+    async fn abort_upload(&self, path: &ObjectPath, upload: &UploadId) -> Result<(), StoreError> {
+        let mut attempts = self.attempts();
+        loop {
+            match self.inner.abort_upload(path, upload).await {
+                Ok(()) => return Ok(()),
+                Err(e) => attempts.again(e).await?,
             }
         }
     }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 
 use super::Walk;
+use super::blobs::Blobs;
 use super::fetch::{Fault, Fetch};
 use super::report::Damage;
 use crate::log::{self, LogHeader, RawBlock};
@@ -19,7 +20,7 @@ const AHEAD: usize = 4;
 pub(super) async fn walk(walk: &mut Walk<'_>, manifest: &Manifest) {
     let unseen: Vec<String> = walk.names.unseen("log/").cloned().collect();
     walk.gone.extend(unseen);
-    let Walk { fetch, names, report, gone, folder, progress, done, .. } = walk;
+    let Walk { fetch, names, report, gone, folder, progress, done, blobs, .. } = walk;
     let of = names.len() as u64 + folder.seen();
     let mut there = manifest.log.clone();
     there.retain(|e| names.was_seen(e.path().as_str()));
@@ -34,7 +35,7 @@ pub(super) async fn walk(walk: &mut Walk<'_>, manifest: &Manifest) {
         let path = entry.path().to_string();
         match read {
             Ok(bytes) => {
-                let (header, faults) = judge_object(&entry, &bytes, manifest);
+                let (header, faults) = judge_object(&entry, &bytes, manifest, blobs);
                 faults.into_iter().for_each(|what| report.damaged(path.clone(), what));
                 if let Some(header) = header {
                     report.counts.log_objects += 1;
@@ -73,7 +74,12 @@ pub(super) async fn walk(walk: &mut Walk<'_>, manifest: &Manifest) {
 }
 
 /// Decodes an object by itself and holds it against its entry.
-fn judge_object(entry: &LogEntry, bytes: &Bytes, manifest: &Manifest) -> (Option<LogHeader>, Vec<String>) {
+fn judge_object(
+    entry: &LogEntry,
+    bytes: &Bytes,
+    manifest: &Manifest,
+    blobs: &Blobs,
+) -> (Option<LogHeader>, Vec<String>) {
     let mut faults = Vec::new();
     if (bytes.len() as u64, crc32c::crc32c(bytes)) != (entry.len, entry.crc) {
         faults.push("length or checksum are not those the manifest records".to_owned());
@@ -99,6 +105,8 @@ fn judge_object(entry: &LogEntry, bytes: &Bytes, manifest: &Manifest) -> (Option
         faults.push(format!("it is of database {}", header.database));
     }
     faults.extend(gaps(&header, &object.blocks));
+    let rows = object.blocks.iter().flat_map(RawBlock::rows);
+    faults.extend(rows.filter_map(|row| blobs.contradiction(&row)).next());
     (Some(header), faults)
 }
 

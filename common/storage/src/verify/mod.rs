@@ -26,6 +26,7 @@
 //! form the numbered edits after it are replayed, and nothing is missing. In the etcd form what was committed since
 //! that checkpoint is not known: its objects are listed as orphans of unknown state.
 
+mod blobs;
 mod fetch;
 mod folder;
 mod logs;
@@ -45,6 +46,7 @@ use crate::object::Bucket;
 
 pub use report::{Damage, Listed, Owner, Report};
 
+use blobs::Blobs;
 use fetch::Fetch;
 use folder::ManifestFolder;
 use names_in::Names;
@@ -102,6 +104,7 @@ pub async fn verify(
     if let Some(manifest) = &manifest {
         walk.whole(manifest);
         walk.folder.judge(identity.as_ref(), manifest, &mut walk.report);
+        blobs::walk(&mut walk, manifest).await;
         logs::walk(&mut walk, manifest).await;
         tables::walk(&mut walk, manifest).await;
         walk.retired(manifest).await;
@@ -116,6 +119,7 @@ struct Walk<'a> {
     from: &'a From,
     names: Names,
     folder: ManifestFolder,
+    blobs: Blobs,
     report: Report,
     /// Named and gone: damage, unless a newer manifest does not name them any more.
     gone: Vec<String>,
@@ -142,6 +146,7 @@ impl<'a> Walk<'a> {
             from,
             names: manifest.as_deref().map(Names::of).unwrap_or_default(),
             folder: ManifestFolder::default(),
+            blobs: Blobs::default(),
             report,
             gone: Vec::new(),
             unnamed: Vec::new(),
@@ -200,6 +205,8 @@ impl<'a> Walk<'a> {
                     logs::alone(self, &retired.path).await;
                 } else if object.starts_with("table/") {
                     tables::alone(self, &retired.path, retired.len).await;
+                } else if object.starts_with("blob/") {
+                    blobs::alone(self, &retired.path, retired.len).await;
                 }
                 self.step();
             }

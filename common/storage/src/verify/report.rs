@@ -116,6 +116,10 @@ pub struct Counts {
     pub rows: u64,
     /// … and their keys, each asked of its filter.
     pub keys: u64,
+    /// Blob files decoded.
+    pub blobs: u64,
+    /// … and the values in them.
+    pub values: u64,
     /// Checkpoints decoded.
     pub checkpoints: u64,
     /// Lineage, epoch and fold objects, and numbered edits, decoded.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures::{StreamExt, stream};
 
 use super::Walk;
+use super::blobs::Blobs;
 use super::fetch::{Fault, Fetch};
 use super::report::Damage;
 use crate::manifest::{Manifest, TableEntry};
@@ -28,11 +29,10 @@ struct Looked {
 
 /// Walks every table of `manifest`.
 pub(super) async fn walk(walk: &mut Walk<'_>, manifest: &Manifest) {
-    for folder in ["table/", "blob/"] {
-        let unseen: Vec<String> = walk.names.unseen(folder).cloned().collect();
-        walk.gone.extend(unseen);
-    }
-    let Walk { fetch, names, report, gone, folder, progress, done, .. } = walk;
+    let unseen: Vec<String> = walk.names.unseen("table/").cloned().collect();
+    walk.gone.extend(unseen);
+    let Walk { fetch, names, report, gone, folder, progress, done, blobs, .. } = walk;
+    let blobs: &Blobs = blobs;
     let of = names.len() as u64 + folder.seen();
     // An input's table that a part of a merge keeps is named twice and read once.
     let named: BTreeMap<&str, &Arc<TableEntry>> =
@@ -41,7 +41,8 @@ pub(super) async fn walk(walk: &mut Walk<'_>, manifest: &Manifest) {
         named.into_values().filter(|t| names.was_seen(t.path().as_str())).cloned().collect();
     let fetch: &Fetch<'_> = fetch;
     let read = |entry: Arc<TableEntry>| async move {
-        let looked = look(fetch, &entry.path(), Some(&entry), entry.len, entry.meta_offset).await;
+        let named = Some((&*entry, blobs));
+        let looked = look(fetch, &entry.path(), named, entry.len, entry.meta_offset).await;
         (entry, looked)
     };
     let mut tables = stream::iter(there).map(read).buffer_unordered(AT_ONCE);
@@ -91,11 +92,12 @@ pub(super) async fn alone(walk: &mut Walk<'_>, path: &ObjectPath, len: u64) {
 async fn look(
     fetch: &Fetch<'_>,
     path: &ObjectPath,
-    entry: Option<&TableEntry>,
+    named: Option<(&TableEntry, &Blobs)>,
     len: u64,
     at: u64,
 ) -> Result<Looked, Fault> {
     let mut looked = Looked::default();
+    let (entry, blobs) = (named.map(|(entry, _)| entry), named.map(|(_, blobs)| blobs));
     let tail = fetch.range(path, at.min(len)..len).await?;
     if entry.is_some_and(|e| e.crc != crc32c::crc32c(&tail)) {
         looked.faults.push("the checksum of its metadata is not the one the manifest records".to_owned());
@@ -114,7 +116,7 @@ async fn look(
     let before = looked.faults.len();
     let mut block = 0;
     while block < meta.block_count() {
-        block = piece(fetch, path, &meta, block, &mut audit, &mut looked).await?;
+        block = piece(fetch, path, &meta, block, &mut audit, &mut looked, blobs).await?;
         // A large table must not keep the runtime to itself.
         tokio::task::yield_now().await;
     }
@@ -137,6 +139,7 @@ async fn piece(
     first: usize,
     audit: &mut TableAudit<'_>,
     looked: &mut Looked,
+    blobs: Option<&Blobs>,
 ) -> Result<usize, Fault> {
     let start = meta.block_range(first).start;
     let mut next = first + 1;
@@ -148,11 +151,27 @@ async fn piece(
         let range = meta.block_range(i);
         let stored = bytes.slice((range.start - start) as usize..(range.end - start) as usize);
         match Block::decode_shared(&stored) {
-            Ok(block) => audit.block(&block),
+            Ok(block) => {
+                audit.block(&block);
+                looked.faults.extend(blobs.and_then(|blobs| wrong_pointer(blobs, &block)));
+            }
             Err(e) => looked.faults.push(format!("block {i} at byte {}: {e}", range.start)),
         }
     }
     Ok(next)
+}
+
+/// What is wrong with the first wrong pointer of `block`.
+fn wrong_pointer(blobs: &Blobs, block: &Block) -> Option<String> {
+    let mut cursor = block.cursor();
+    cursor.first();
+    while let Some(row) = cursor.row() {
+        if let Some(what) = blobs.contradiction(&row) {
+            return Some(what);
+        }
+        cursor.next();
+    }
+    None
 }
 
 /// How the rows contradict the table's entry in the manifest, if they do.

@@ -119,4 +119,5 @@ macro_rules! targets {
 
 targets! {
     sealed_block sections log_object log_block log_index checkpoint edit manifest_text table_block table_meta
+    blob_file
 }

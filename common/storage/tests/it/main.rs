@@ -7,6 +7,7 @@
     reason = "helpers of tests are tests"
 )]
 
+mod blobs;
 mod coordination;
 #[cfg(feature = "etcd")]
 mod etcd;

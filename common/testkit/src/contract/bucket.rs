@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::future::join_all;
 use futures::{StreamExt, TryStreamExt, stream};
 use isle_storage::names::ObjectPath;
-use isle_storage::object::{Body, Bucket, StoreErrorKind};
+use isle_storage::object::{Body, Bucket, PartAt, PartBudget, StoreErrorKind, Upload};
 
 /// How hard a store is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +30,8 @@ impl Default for BucketContract {
 
 /// Tasks that race for one name.
 const RACERS: usize = 32;
+/// Length of a part: the least that the cloud stores take.
+const PART: usize = 5 << 20;
 /// Requests in flight while many objects are written.
 const PARALLEL: usize = 16;
 
@@ -42,6 +44,7 @@ pub async fn bucket(store: Arc<dyn Bucket>, contract: BucketContract) {
     suite.ranges().await;
     suite.missing_objects().await;
     suite.bodies_in_pieces().await;
+    suite.uploads_in_parts().await;
     suite.heads().await;
     suite.creates().await;
     suite.listings().await;
@@ -127,6 +130,42 @@ impl Suite {
         let range = middle as u64 - 50_000..middle as u64 + 50_000;
         let read = self.store.get_range(&path, range).await.unwrap();
         assert!(read == large[middle - 50_000..middle + 50_000], "a range of a large body is that range");
+    }
+
+    /// What comes in parts appears whole, at the end, or never; parts may come twice and out of order.
+    async fn uploads_in_parts(&self) {
+        let whole: Vec<u8> = (0..PART * 2 + 12_345).map(|n| (n / 253 + n) as u8).collect();
+        let (store, path) = (&self.store, self.path("parts"));
+        let part = |n: usize| Bytes::copy_from_slice(&whole[n * PART..whole.len().min((n + 1) * PART)]);
+        let at = |n: usize| PartAt { number: n as u32, offset: (n * PART) as u64 };
+        let id = store.begin_upload(&path).await.unwrap();
+        let mut parts = vec![None; 3];
+        for n in [2, 0, 1, 0] {
+            parts[n] = Some(store.upload_part(&path, &id, at(n), part(n).into()).await.unwrap());
+            assert!(store.head(&path).await.unwrap_err().is_not_found(), "nothing appears before its end");
+        }
+        let parts: Vec<_> = parts.into_iter().flatten().collect();
+        store.complete_upload(&path, &id, &parts).await.unwrap();
+        assert!(store.get(&path).await.unwrap() == whole, "the parts in their order are the object");
+
+        let given_up = self.path("given-up");
+        let id = store.begin_upload(&given_up).await.unwrap();
+        store.upload_part(&given_up, &id, at(0), part(0).into()).await.unwrap();
+        store.abort_upload(&given_up, &id).await.unwrap();
+        store.abort_upload(&given_up, &id).await.expect("aborting twice is fine");
+        assert!(store.head(&given_up).await.unwrap_err().is_not_found(), "an aborted upload leaves nothing");
+
+        let budget = PartBudget::new(3 * PART as u64, PART);
+        for len in [0, 1, PART - 1, PART, PART + 1, whole.len()] {
+            let path = self.path(&format!("upload-{len}"));
+            let mut upload = Upload::begin(store, path.clone(), &budget, None).await;
+            for piece in whole[..len].chunks(1_000_003) {
+                upload.write(piece).await.unwrap();
+            }
+            assert_eq!(upload.finish().await.unwrap(), len as u64);
+            assert!(store.get(&path).await.unwrap() == whole[..len], "{len} bytes come back as they were");
+        }
+        assert_eq!(budget.taken(), 0, "what was held for parts is given back");
     }
 
     async fn heads(&self) {

@@ -4,6 +4,7 @@ mod bulk;
 mod forward;
 mod ingest;
 mod kv;
+mod large;
 mod snapshots;
 mod ttl;
 

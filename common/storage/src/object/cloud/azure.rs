@@ -1,15 +1,13 @@
 //! Azure Blob Storage.
 
-use std::sync::Arc;
-
-use object_store::ObjectStore;
 use object_store::azure::{AzureConfigKey as Key, MicrosoftAzureBuilder};
 
 use super::{client_options, denied, no_retries, unusable};
+use crate::object::adapter::Store;
 use crate::object::location::Cloud;
 use crate::object::{OpenError, StoreSettings};
 
-pub(super) fn build(cloud: &Cloud, settings: &StoreSettings) -> Result<Arc<dyn ObjectStore>, OpenError> {
+pub(super) fn build(cloud: &Cloud, settings: &StoreSettings) -> Result<Store, OpenError> {
     let mut builder = MicrosoftAzureBuilder::new().with_client_options(client_options(cloud, settings));
     for (name, value) in settings.credentials.iter() {
         match name.to_ascii_lowercase().parse() {
@@ -36,7 +34,7 @@ pub(super) fn build(cloud: &Cloud, settings: &StoreSettings) -> Result<Arc<dyn O
         .with_retry(no_retries())
         .build()
         .map_err(|e| unusable(cloud, &e))?;
-    Ok(Arc::new(store))
+    Ok(Store::new(store))
 }
 
 /// Whether the client will take credentials from what it was given, in the order it looks.

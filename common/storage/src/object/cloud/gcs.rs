@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
+use object_store::StaticCredentialProvider;
 use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder, GoogleConfigKey as Key};
-use object_store::{ObjectStore, StaticCredentialProvider};
 
 use super::{client_options, denied, no_retries, unusable};
+use crate::object::adapter::Store;
 use crate::object::location::Cloud;
 use crate::object::{OpenError, StoreSettings};
 
-pub(super) fn build(cloud: &Cloud, settings: &StoreSettings) -> Result<Arc<dyn ObjectStore>, OpenError> {
+pub(super) fn build(cloud: &Cloud, settings: &StoreSettings) -> Result<Store, OpenError> {
     let mut builder = GoogleCloudStorageBuilder::new().with_client_options(client_options(cloud, settings));
     for (name, value) in settings.credentials.iter() {
         if let (true, Ok(key)) = (name.starts_with("GOOGLE_"), name.to_ascii_lowercase().parse()) {
@@ -37,5 +38,5 @@ pub(super) fn build(cloud: &Cloud, settings: &StoreSettings) -> Result<Arc<dyn O
         .with_retry(no_retries())
         .build()
         .map_err(|e| unusable(cloud, &e))?;
-    Ok(Arc::new(store))
+    Ok(Store::new(store))
 }

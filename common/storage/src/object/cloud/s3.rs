@@ -1,15 +1,13 @@
 //! Amazon S3 and the stores that speak like it.
 
-use std::sync::Arc;
-
-use object_store::ObjectStore;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey as Key, S3ConditionalPut};
 
 use super::{client_options, denied, no_retries, unusable};
+use crate::object::adapter::Store;
 use crate::object::location::Cloud;
 use crate::object::{OpenError, StoreSettings};
 
-pub(super) fn build(cloud: &Cloud, settings: &StoreSettings) -> Result<Arc<dyn ObjectStore>, OpenError> {
+pub(super) fn build(cloud: &Cloud, settings: &StoreSettings) -> Result<Store, OpenError> {
     let mut builder = AmazonS3Builder::new().with_client_options(client_options(cloud, settings));
     for (name, value) in settings.credentials.iter() {
         // Variables for other programs (AWS_PROFILE, AWS_PAGER, …) are nobody's mistake.
@@ -36,7 +34,7 @@ pub(super) fn build(cloud: &Cloud, settings: &StoreSettings) -> Result<Arc<dyn O
         .with_retry(no_retries())
         .build()
         .map_err(|e| unusable(cloud, &e))?;
-    Ok(Arc::new(store))
+    Ok(Store::new(store))
 }
 
 /// Whether the client will take credentials from what it was given, in the order it looks.

@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -91,13 +92,18 @@ impl Layout {
         let folder = name.parent().unwrap_or(&self.root);
         self.make_durable(folder)?;
         let staged = self.stage(body)?;
+        self.publish(&staged, name, folder, how)
+    }
+
+    /// Gives a durable staged file its name.
+    fn publish(&self, staged: &Path, name: &Path, folder: &Path, how: Publish) -> io::Result<()> {
         let published = match how {
-            Publish::Replace => self.disk.rename(&staged, name),
-            Publish::IfAbsent => self.disk.link(&staged, name),
+            Publish::Replace => self.disk.rename(staged, name),
+            Publish::IfAbsent => self.disk.link(staged, name),
         };
         if how == Publish::IfAbsent || published.is_err() {
             // What cannot be removed now is removed as abandoned later.
-            let _left = fs::remove_file(&staged);
+            let _left = fs::remove_file(staged);
         }
         match published {
             Ok(()) => self.disk.sync_folder(folder).map_err(unsure),
@@ -116,21 +122,67 @@ impl Layout {
 
     /// A new file without a name, its bytes durable.
     fn stage(&self, body: &Body) -> io::Result<PathBuf> {
-        let n = self.staged.fetch_add(1, Ordering::Relaxed);
-        let path = self.root.join(STAGING).join(format!("{:016x}-{n}", self.nonce));
-        let mut file = match new_file(&path) {
-            Err(e) if e.kind() == ErrorKind::NotFound => {
-                make_folder(&self.root.join(STAGING))?;
-                new_file(&path)?
-            }
-            file => file?,
-        };
+        let (_, path, mut file) = self.stage_new()?;
         let written = fill(&mut file, body).and_then(|()| self.disk.sync_file(&file, &path));
         if let Err(e) = written {
             let _left = fs::remove_file(&path);
             return Err(e);
         }
         Ok(path)
+    }
+
+    /// A new, empty file without a name.
+    fn stage_new(&self) -> io::Result<(String, PathBuf, File)> {
+        let n = self.staged.fetch_add(1, Ordering::Relaxed);
+        let id = format!("{:016x}-{n}", self.nonce);
+        let path = self.staged_path(&id);
+        let file = match new_file(&path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                make_folder(&self.root.join(STAGING))?;
+                new_file(&path)?
+            }
+            file => file?,
+        };
+        Ok((id, path, file))
+    }
+
+    fn staged_path(&self, id: &str) -> PathBuf {
+        self.root.join(STAGING).join(id)
+    }
+
+    /// Begins an object that comes in parts.
+    pub(super) fn stage_empty(&self) -> io::Result<String> {
+        self.stage_new().map(|(id, ..)| id)
+    }
+
+    /// Writes a part where it belongs in a staged file.
+    pub(super) fn write_part(&self, id: &str, mut offset: u64, body: &Body) -> io::Result<()> {
+        let file = OpenOptions::new().write(true).open(self.staged_path(id))?;
+        for piece in body.pieces() {
+            file.write_all_at(piece, offset)?;
+            offset += piece.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Gives a staged file of `len` bytes its name, durably.
+    pub(super) fn publish_parts(&self, id: &str, name: &Path, len: u64) -> io::Result<()> {
+        let staged = self.staged_path(id);
+        let file = File::open(&staged)?;
+        let found = file.metadata()?.len();
+        if found != len {
+            let message = format!("{found} bytes are staged, and the parts have {len}");
+            return Err(io::Error::new(ErrorKind::InvalidInput, message));
+        }
+        let folder = name.parent().unwrap_or(&self.root);
+        self.make_durable(folder)?;
+        self.disk.sync_file(&file, &staged)?;
+        self.publish(&staged, name, folder, Publish::Replace)
+    }
+
+    /// Removes a staged file.
+    pub(super) fn unstage(&self, id: &str) -> io::Result<()> {
+        fs::remove_file(self.staged_path(id))
     }
 
     /// Makes a folder and everything above it, up to the root, exist durably. Once per folder and process.

@@ -4,6 +4,7 @@
 //! A fixture is made once, by running these tests with `ISLE_WRITE_FIXTURES=1` while its file is missing, and never
 //! written over. A change that breaks one of them breaks every bucket there is.
 
+mod blob;
 mod log;
 mod manifest;
 
@@ -33,6 +34,7 @@ fn assert_same_text(name: &str, expected: &str, found: &str) {
 pub(crate) fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
     let found = match target {
         "sealed_block" | "sections" | "log_object" | "log_block" | "log_index" => log::seeds(target),
+        "blob_file" => blob::seeds(),
         "checkpoint" | "edit" | "manifest_text" => manifest::seeds(target),
         "table_block" | "table_meta" => crate::hostile_tables::seeds(target),
         other => panic!("{other} has no seeds"),

@@ -6,6 +6,7 @@ mod file;
 mod meter;
 mod probe;
 mod retry;
+mod uploads;
 
 use std::sync::Arc;
 

@@ -10,7 +10,8 @@ use futures::stream::BoxStream;
 use isle_storage::environment::SystemEntropy;
 use isle_storage::names::ObjectPath;
 use isle_storage::object::{
-    Body, Bucket, FileBucket, ObjectMeta, ProbeError, StoreError, StoreErrorKind, conditional_create,
+    Body, Bucket, FileBucket, ObjectMeta, PartAt, ProbeError, StoreError, StoreErrorKind, StoredPart,
+    UploadId, conditional_create,
 };
 use isle_testkit::fault::{Fault, FaultBucket, Op, Rule};
 
@@ -72,6 +73,33 @@ impl Bucket for CheatingBucket {
 
     async fn delete(&self, path: &ObjectPath) -> Result<(), StoreError> {
         self.0.delete(path).await
+    }
+
+    async fn begin_upload(&self, path: &ObjectPath) -> Result<UploadId, StoreError> {
+        self.0.begin_upload(path).await
+    }
+
+    async fn upload_part(
+        &self,
+        path: &ObjectPath,
+        upload: &UploadId,
+        at: PartAt,
+        body: Body,
+    ) -> Result<StoredPart, StoreError> {
+        self.0.upload_part(path, upload, at, body).await
+    }
+
+    async fn complete_upload(
+        &self,
+        path: &ObjectPath,
+        upload: &UploadId,
+        parts: &[StoredPart],
+    ) -> Result<(), StoreError> {
+        self.0.complete_upload(path, upload, parts).await
+    }
+
+    async fn abort_upload(&self, path: &ObjectPath, upload: &UploadId) -> Result<(), StoreError> {
+        self.0.abort_upload(path, upload).await
     }
 
     fn url(&self) -> String {

@@ -28,7 +28,9 @@ fn names(found: &Result<Report, VerifyError>, object: &str) -> bool {
 async fn a_flipped_byte_in_any_object_is_found_and_named() {
     let scene = Scene::new().await;
     let objects = scene.objects().await;
-    for kind in ["log/", "table/", "isle.json", "checkpoint-", "edit-", "fold-", "lineage-", "epoch-"] {
+    for kind in
+        ["log/", "table/", "blob/", "isle.json", "checkpoint-", "edit-", "fold-", "lineage-", "epoch-"]
+    {
         assert!(objects.iter().any(|o| o.contains(kind)), "the scene has no {kind}");
     }
     let mut tried = 0;

@@ -68,6 +68,7 @@ impl Scene {
                 // Another writer takes over.
                 scribe = Scribe::take_over(&db).await;
             }
+            scribe.blob_threshold = if n % 2 == 0 { 45 } else { usize::MAX };
             for part in rows(n, &env).chunks(20) {
                 scribe.append(part).await;
             }
@@ -125,5 +126,6 @@ impl Scene {
         let manifest = self.scribe.manifest();
         manifest.log.iter().any(|e| e.path().as_str() == path)
             || manifest.tables().any(|t| t.path().as_str() == path)
+            || manifest.blobs.keys().any(|b| isle_storage::names::blob(b).as_str() == path)
     }
 }
