@@ -207,11 +207,12 @@ impl WriterSettings {
                 s.blob_bytes_in_flight, s.blob_part_bytes
             ),
         );
-        let one = s.max_value_bytes.min(MAX_INLINE_VALUE_LEN) + MAX_KEY_LEN + RECORD_OVERHEAD;
+        let apart = if s.blob_threshold == 0 { usize::MAX } else { s.blob_threshold };
+        let one = s.max_value_bytes.min(apart) + MAX_KEY_LEN + RECORD_OVERHEAD;
         require(
             s.max_batch_bytes >= one,
             format!(
-                "max_batch_bytes is {}, less than one record of the longest key and value ({one})",
+                "max_batch_bytes is {}, less than one record of the longest key and the longest value that is not stored apart ({one})",
                 s.max_batch_bytes
             ),
         );

@@ -119,6 +119,7 @@ fn row_json(out: &mut Vec<u8>, row: &RowRef<'_>) {
         op: Some(op),
         key: row.key,
         value,
+        value_len: None,
         seq: row.seq.0,
         time: row.time.0,
         expires: row.expires.map(|e| e.0),

@@ -13,7 +13,7 @@ use futures::stream::BoxStream;
 use isle_storage::database::Database;
 use isle_storage::environment::Offload;
 use isle_storage::names::ObjectPath;
-use isle_storage::object::{Body, Bucket, ObjectMeta, StoreError};
+use isle_storage::object::{Body, Bucket, ObjectMeta, PartAt, StoreError, StoredPart, UploadId};
 use isle_testkit::embedded::Embedded;
 use isle_testkit::scribe::{Entry, Scribe};
 use tokio::time::Instant;
@@ -86,6 +86,33 @@ impl Bucket for Distant {
 
     async fn delete(&self, path: &ObjectPath) -> Result<(), StoreError> {
         self.inner.delete(path).await
+    }
+
+    async fn begin_upload(&self, path: &ObjectPath) -> Result<UploadId, StoreError> {
+        self.inner.begin_upload(path).await
+    }
+
+    async fn upload_part(
+        &self,
+        path: &ObjectPath,
+        upload: &UploadId,
+        at: PartAt,
+        body: Body,
+    ) -> Result<StoredPart, StoreError> {
+        self.inner.upload_part(path, upload, at, body).await
+    }
+
+    async fn complete_upload(
+        &self,
+        path: &ObjectPath,
+        upload: &UploadId,
+        parts: &[StoredPart],
+    ) -> Result<(), StoreError> {
+        self.inner.complete_upload(path, upload, parts).await
+    }
+
+    async fn abort_upload(&self, path: &ObjectPath, upload: &UploadId) -> Result<(), StoreError> {
+        self.inner.abort_upload(path, upload).await
     }
 
     fn url(&self) -> String {

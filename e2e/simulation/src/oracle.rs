@@ -20,13 +20,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use isle_history::{Digest, Key, LogPiece, Op, Record};
+use isle_storage::blob::ValueReader;
 use isle_storage::coordination::{Authority, sealed};
 use isle_storage::ids::{Epoch, Incarnation, Position, SeqNo, Version};
 use isle_storage::log;
 use isle_storage::manifest::judge::EpochObject;
 use isle_storage::manifest::{Change, CheckpointRef, Edit, LogEntry, Manifest, checkpoint};
 use isle_storage::names;
-use isle_storage::row::ValueRef;
+use isle_storage::row::{BlobPointer, ValueRef};
 use parking_lot::Mutex;
 use serde::Deserialize;
 
@@ -428,7 +429,11 @@ impl Truth {
             }
             let op = match row.value {
                 ValueRef::Put(value) => Op::Put(Digest::of(value)),
-                _ => Op::Delete,
+                ValueRef::Delete => Op::Delete,
+                ValueRef::Blob(p) => match stored(&p.to_owned(), objects) {
+                    Ok(value) => Op::Put(Digest::of(&value)),
+                    Err(why) => return wrong.push(format!("{path} was committed, and {why}")),
+                },
             };
             self.records.push(Record {
                 seq: row.seq.0,
@@ -467,4 +472,21 @@ impl Truth {
             None => Ok(()),
         }
     }
+}
+
+/// The value at `pointer`, as it lies in the bucket.
+fn stored(pointer: &BlobPointer, objects: &Objects) -> Result<Vec<u8>, String> {
+    let mut reader = ValueReader::whole(pointer, u64::from(u32::MAX));
+    let path = reader.path().to_string();
+    let file = objects.get(&path).ok_or_else(|| format!("{path} is not in the bucket"))?;
+    let mut value = Vec::new();
+    while let Some(range) = reader.wants() {
+        if range.end > file.len() as u64 {
+            return Err(format!("{path} ends before the value"));
+        }
+        let bytes = file.slice(range.start as usize..range.end as usize);
+        let pieces = reader.take(&bytes).map_err(|e| format!("{path}: {e}"))?;
+        pieces.iter().for_each(|p| value.extend_from_slice(p));
+    }
+    Ok(value)
 }

@@ -280,6 +280,10 @@ fn writer(rng: &mut Rng) -> WriterSettings {
         retry_min_ms: rng.between(5, 40),
         retry_max_ms: rng.between(100, 800),
         standby_poll_ms: rng.between(300, 2_000),
+        // Some of the clients' values are larger, and take a few parts.
+        blob_threshold: 200,
+        blob_part_bytes: 256,
+        blob_bytes_in_flight: 1024,
         ..WriterSettings::default()
     }
 }

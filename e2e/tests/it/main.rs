@@ -16,6 +16,7 @@ mod fleet;
 mod freshness;
 mod idle;
 mod input;
+mod large;
 mod layering;
 mod loading;
 mod outages;

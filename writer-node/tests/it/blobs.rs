@@ -95,10 +95,10 @@ async fn a_batch_has_one_blob_file_and_one_segment() {
     let keys: Vec<_> = (0..40).map(|n| format!("k{n:02}").into_bytes()).collect();
     let batch: Vec<_> =
         keys.iter().zip(&values).map(|(key, value)| Mutation::Put { key, value, ttl: None }).collect();
-    writer.apply_batch(&batch, BUCKET).await.unwrap();
+    drop(writer.apply_batch(&batch, BUCKET).await.unwrap());
     writer.submit(&batch, BUCKET).await.unwrap().committed(Duration::from_secs(9)).await.unwrap();
     let events = [Event { value: &values[1], ttl: None }, Event { value: &values[0], ttl: None }];
-    writer.append(b"s", &events, BUCKET).await.unwrap();
+    drop(writer.append(b"s", &events, BUCKET).await.unwrap());
     let log = world.log().await;
     for (n, row) in log[..80].iter().enumerate() {
         match n % 40 % 3 {

@@ -14,7 +14,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use axum::body::Body;
+pub use axum::body::Body;
 use http::uri::{Parts, PathAndQuery};
 use http::{HeaderName, HeaderValue, Method, Request, Uri};
 use hyper_util::client::legacy::Client as Pool;

@@ -80,7 +80,9 @@ async fn page(
         let Ok(delivery) = timeout_at(deadline, consumer.next()).await else { break };
         let delivery = delivery?;
         let left = most as usize - rows.len();
-        rows.extend(delivery.rows().take(left).map(record));
+        for row in delivery.rows().take(left) {
+            rows.push(record(tailer, row).await?);
+        }
         if let Some(last) = rows.last() {
             through = consumer.cursor_at(SeqNo(last.seq));
             consumer.rewind_to(SeqNo(last.seq));
@@ -89,11 +91,12 @@ async fn page(
     Ok((rows, through))
 }
 
-fn record(row: RowRef<'_>) -> Record {
+async fn record(tailer: &Tailer, row: RowRef<'_>) -> Result<Record, TailError> {
     let op = match row.value {
         ValueRef::Put(value) => Op::Put(Digest::of(value)),
-        _ => Op::Delete,
+        ValueRef::Blob(p) => Op::Put(Digest::of(&tailer.value(&p.to_owned()).await?)),
+        ValueRef::Delete => Op::Delete,
     };
     let (key, expires) = (Key::new(row.key), row.expires.map(|e| e.0));
-    Record { seq: row.seq.0, time: row.time.0, expires, epoch: None, key, op }
+    Ok(Record { seq: row.seq.0, time: row.time.0, expires, epoch: None, key, op })
 }
