@@ -355,6 +355,13 @@ pub(crate) enum Dump {
         #[command(flatten)]
         how: HowToDump,
     },
+    /// A blob file: its values, and how each begins; of a damaged one as much as can be read.
+    Blob {
+        /// Its name or its path below the prefix, or a file (`/…`, `./…`).
+        reference: String,
+        #[command(flatten)]
+        how: HowToDump,
+    },
     /// A log segment or chunk: header and records; of a damaged one as much as can be read.
     Log {
         /// Its name, its path below the prefix, or a file (`/…`, `./…`).

@@ -1,6 +1,7 @@
 //! `isle dump`: readable contents of any object, read straight from the bucket (and the coordination service), or from
 //! a file. What is damaged is read as far as it can be, and the command then fails, naming the places.
 
+mod blob;
 mod log;
 mod manifest;
 mod print;
@@ -24,6 +25,9 @@ pub(crate) async fn dump(args: DumpArgs) -> Result<(), Failure> {
         }
         Dump::Table { reference, how } => {
             table::dump(&Object::fetch(&reference, &how, table::path).await?, &how)
+        }
+        Dump::Blob { reference, how } => {
+            blob::dump(&Object::fetch(&reference, &how, blob::path).await?, &how)
         }
         Dump::Log { reference, how } => log::dump(&Object::fetch(&reference, &how, log::path).await?, &how),
     }

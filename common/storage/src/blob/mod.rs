@@ -32,12 +32,14 @@
 mod decode;
 mod encode;
 mod read;
+mod salvage;
 
 use std::ops::Range;
 
 pub use decode::{BlobDirectory, FOOTER_LEN, START_LEN, Stored, check_start, chunks, directory_offset};
 pub use encode::BlobEncoder;
 pub use read::ValueReader;
+pub use salvage::{Salvage, SalvagedValue};
 
 use crate::format::{Crc, Preamble, preamble};
 
