@@ -10,7 +10,7 @@ use isle_storage::names::ObjectPath;
 use isle_storage::object::{
     Bucket, OpenErrorKind, ProbeError, StoreError, StoreErrorKind, StoreSettings, conditional_create, open,
 };
-use isle_testkit::contract::{self, BucketContract};
+use isle_testkit::contract::{self, BucketContract, Uploads};
 
 /// A store as a program would open it, with a short patience.
 fn opened(url: &str, env: &Env) -> Arc<dyn Bucket> {
@@ -31,10 +31,12 @@ fn path(text: &str) -> ObjectPath {
 async fn s3_without_atomic_creates_keeps_the_rest_of_the_contract() {
     let s3 = S3::start().await;
     let bucket = opened(&s3.url("a/prefix"), &s3.env());
-    contract::bucket(bucket, BucketContract { atomic_create: false, ..BucketContract::default() }).await;
+    let plain =
+        BucketContract { atomic_create: false, uploads: Uploads::AbortedOnce, ..BucketContract::default() };
+    contract::bucket(bucket, plain).await;
     // The whole bucket as one database: no prefix at all.
     let bucket = opened(&s3.url(""), &s3.env());
-    contract::bucket(bucket, BucketContract { atomic_create: false, many: 10, large: 1 << 20 }).await;
+    contract::bucket(bucket, BucketContract { many: 10, large: 1 << 20, ..plain }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -57,7 +59,8 @@ async fn azure_keeps_the_contract_and_passes_the_probe() {
 async fn google_keeps_the_contract_and_passes_the_probe() {
     let gcs = Gcs::start().await;
     let bucket = opened(&gcs.url("prefix"), &gcs.env());
-    contract::bucket(Arc::clone(&bucket), BucketContract::default()).await;
+    let whole_objects = BucketContract { uploads: Uploads::Never, ..BucketContract::default() };
+    contract::bucket(Arc::clone(&bucket), whole_objects).await;
     conditional_create(&bucket, &SystemEntropy).await.unwrap();
 }
 
@@ -76,7 +79,7 @@ async fn files_and_memory_keep_the_contract_and_pass_the_probe() {
 async fn a_store_that_ignores_conditions_is_refused_by_the_probe() {
     let s3 = S3::with(Conditions::Ignored).await;
     let bucket = opened(&s3.url("prefix"), &s3.env());
-    let plain = BucketContract { atomic_create: false, many: 10, large: 1 << 20 };
+    let plain = BucketContract { atomic_create: false, many: 10, large: 1 << 20, uploads: Uploads::Never };
     contract::bucket(Arc::clone(&bucket), plain).await;
     let error = conditional_create(&bucket, &SystemEntropy).await.unwrap_err();
     assert!(matches!(error, ProbeError::NotAtomic { .. }), "{error}");
