@@ -105,6 +105,13 @@ pub(crate) struct RestoreArgs {
     /// The backup's number; the newest where it is not given.
     #[arg(long)]
     backup: Option<u64>,
+    #[command(flatten)]
+    target: Target,
+}
+
+/// What becomes a new database.
+#[derive(Debug, Args)]
+struct Target {
     /// The empty prefix that becomes the database: a URL, or a directory.
     #[arg(long)]
     to: String,
@@ -120,6 +127,13 @@ pub(crate) struct RestoreArgs {
     /// Print machine-readable JSON.
     #[arg(long)]
     json: bool,
+}
+
+impl Target {
+    fn place(&self) -> Result<Place, Failure> {
+        let (coordination, database) = (self.coordination.clone(), self.database.clone());
+        Place::of(Some(&self.to), coordination, database, self.config.as_deref())
+    }
 }
 
 pub(crate) async fn backup(args: BackupArgs) -> Result<(), Failure> {
@@ -199,8 +213,7 @@ async fn verify(at: &At, number: Option<u64>) -> Result<(), Failure> {
 }
 
 pub(crate) async fn restore(args: RestoreArgs) -> Result<(), Failure> {
-    let place =
-        Place::of(Some(&args.to), args.coordination.clone(), args.database.clone(), args.config.as_deref())?;
+    let place = args.target.place()?;
     let from = place.other_store(&args.from)?;
     let record = chosen(&from, args.backup).await?;
     let (bucket, coordination) = place.patiently(async || place.open().await).await?;
@@ -210,7 +223,7 @@ pub(crate) async fn restore(args: RestoreArgs) -> Result<(), Failure> {
     let shown = Shown::default();
     let made = transfer::restore(&from, &record, target, &|s| shown.show(s)).await.map_err(failure)?;
     let m = &made.loaded.manifest;
-    if args.json {
+    if args.target.json {
         let mut json = summary(&record);
         json["restored_to"] = bucket.url().into();
         json["restored_as"] = name.as_str().into();
@@ -245,27 +258,14 @@ pub(crate) struct CloneArgs {
     /// What the new database begins with: a named snapshot; everything committed where it is not given.
     #[arg(long, value_name = "NAME")]
     snapshot: Option<String>,
-    /// The empty prefix that becomes the new database: a URL, or a directory.
-    #[arg(long)]
-    to: String,
-    /// What is to coordinate the new one: `bucket`, or `etcd://host:port`.
-    #[arg(long)]
-    coordination: Option<String>,
-    /// Its name.
-    #[arg(long)]
-    database: Option<String>,
-    /// A configuration file (TOML), for credentials and certificates; flags come first.
-    #[arg(long)]
-    config: Option<PathBuf>,
-    /// Print machine-readable JSON.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    target: Target,
 }
 
 pub(crate) async fn clone(args: CloneArgs) -> Result<(), Failure> {
-    let config = args.config.as_deref();
+    let config = args.target.config.as_deref();
     let source = Place::of(Some(&args.from), args.from_coordination, args.from_database, config)?;
-    let place = Place::of(Some(&args.to), args.coordination, args.database, config)?;
+    let place = args.target.place()?;
     let db = source.database().await?;
     let (bucket, coordination) = place.patiently(async || place.open().await).await?;
     let name = place.store.database.clone();
@@ -277,7 +277,7 @@ pub(crate) async fn clone(args: CloneArgs) -> Result<(), Failure> {
     let made = transfer::clone_database(&db, &node, args.snapshot.as_deref(), target, &show).await;
     let made = made.map_err(failure)?;
     let m = &made.loaded.manifest;
-    if args.json {
+    if args.target.json {
         let json = json!({
             "database": m.database.to_string(),
             "name": name,
