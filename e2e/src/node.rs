@@ -193,6 +193,16 @@ impl Node {
         }
     }
 
+    /// Waits until the writer has put a generation into tables.
+    ///
+    /// # Panics
+    /// If that takes longer than any flush does.
+    pub async fn flushed(&self) {
+        let api = self.api();
+        let some = || async { api.status().await.ok().filter(|s| s["flushed_seq"].as_u64() > Some(0)) };
+        wait::until("a flush", READY, some).await;
+    }
+
     /// Waits until this writer leads.
     pub async fn leads(&mut self) {
         let api = self.api();

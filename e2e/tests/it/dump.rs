@@ -39,10 +39,12 @@ fn file_name(file: &Path) -> String {
 /// A database of small generations, at rest, whose first objects are not collected yet.
 async fn made() -> Cluster {
     let mut cluster = Cluster::embedded();
-    cluster.set("writer.generation_segments", "16");
-    cluster.set("writer.fold_edits", "40");
+    // Four clients' batches may share a segment, so there are at least fifteen of these.
+    cluster.set("writer.generation_segments", "4");
+    cluster.set("writer.fold_edits", "8");
     let mut writer = cluster.start(Role::Writer).await;
     Load::start(&[writer.api()], &records(ROWS), 50, 4).finished().await;
+    writer.flushed().await;
     assert_eq!(writer.stopped().await, 0);
     cluster
 }

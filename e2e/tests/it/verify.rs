@@ -37,6 +37,7 @@ async fn a_cluster_at_work_is_clean(mut cluster: Cluster) {
     }
     let load = Load::start(&[nodes[0].api()], &records(20_000), 50, 4);
     load.goes_on(60).await;
+    nodes[0].flushed().await;
     let output = verify(&cluster, &[]).await;
     let found = report(&output);
     assert_eq!(output.status.code(), Some(0), "{found}");
@@ -73,8 +74,11 @@ fn flip(file: &Path) -> Vec<u8> {
 async fn a_flipped_byte_is_found_and_named() {
     let mut cluster = Cluster::embedded();
     restless(&mut cluster);
+    // Four clients' batches may share a segment, so there are at least fifteen of these.
+    cluster.set("writer.generation_segments", "4");
     let mut writer = cluster.start(Role::Writer).await;
     Load::start(&[writer.api()], &records(3000), 50, 4).finished().await;
+    writer.flushed().await;
     assert_eq!(writer.stopped().await, 0);
     for folder in ["table", "log", "manifest"] {
         let files = cluster.objects(folder);
