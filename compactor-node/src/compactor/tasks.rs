@@ -180,7 +180,9 @@ fn between(
     manifest.runs.split(|run| taken.contains(&run.id)).filter(|runs| runs.len() > 1).find_map(|runs| {
         shorter.runs = runs.to_vec();
         let bottom = runs.last().map(|r| r.id) == manifest.runs.last().map(|r| r.id);
-        plan::all(&shorter, settings, now).into_iter().map(Task::from).next().map(|task| match task {
+        // What is only worth while at the bottom would be done here again and again, and drop nothing.
+        let plans = plan::all(&shorter, settings, now).into_iter();
+        plans.filter(|p| bottom || !p.is_for_the_bottom()).map(Task::from).next().map(|task| match task {
             Task::Merge(planned) => Task::Merge(MergePlan { bottom: planned.bottom && bottom, ..planned }),
             other => other,
         })
@@ -273,6 +275,25 @@ mod tests {
         busy.look_again(now + LEFT_ALONE);
         assert_eq!(inputs(next(&m, &s, Timestamp(0), &busy, false)), [8, 7, 6, 5]);
         assert_eq!(next(&m, &s, Timestamp(0), &busy, true), None, "everything has to wait for the others");
+    }
+
+    /// A run of tombstones above a merge that somebody else is at: merged alone it would be the same run of tombstones.
+    #[test]
+    fn waste_waits_for_the_bottom() {
+        let s = CompactorSettings::default();
+        let mut m = manifest(&[(false, M), (false, M), (false, 90 * M)]);
+        for run in m.runs.iter_mut().take(2) {
+            for table in &mut Arc::make_mut(run).tables {
+                let table = Arc::make_mut(table);
+                (table.rows, table.deletes) = (100, 100);
+            }
+        }
+        assert!(inputs(next(&m, &s, Timestamp(0), &Busy::default(), false)).ends_with(&[2, 1]));
+        let mut busy = Busy::default();
+        let mut beneath = plan::full(&m, &s).unwrap();
+        beneath.inputs = vec![RunId(1)];
+        busy.begin(&Task::Merge(beneath));
+        assert_eq!(next(&m, &s, Timestamp(0), &busy, false), None);
     }
 
     #[test]

@@ -124,6 +124,12 @@ impl Plan {
         }
     }
 
+    /// Whether it is worth while only where nothing lies beneath it.
+    #[must_use]
+    pub fn is_for_the_bottom(&self) -> bool {
+        self.reason() == waste::AT_THE_BOTTOM
+    }
+
     /// Bytes it reads.
     #[must_use]
     pub fn bytes(&self) -> u64 {

@@ -23,6 +23,9 @@ use crate::settings::CompactorSettings;
 /// How exactly the next instant is looked for, in microseconds.
 const GRAIN: i64 = 1_000_000;
 
+/// Why a merge down to the bottom is planned here.
+pub(super) const AT_THE_BOTTOM: &str = "waste";
+
 /// What a run, or several, hold.
 #[derive(Debug, Clone, Copy, Default)]
 struct Rows {
@@ -38,7 +41,7 @@ pub(super) fn plan(manifest: &Manifest, settings: &CompactorSettings, now: Times
     let due =
         |waste: u64, rows: u64| percent(waste, rows).saturating_mul(100) / settings.waste_percent.max(1);
     let bottom = to_the_bottom(manifest, settings, now)
-        .map(|(from, rows)| (from, manifest.runs.len(), due(rows.waste(), rows.all), "waste"));
+        .map(|(from, rows)| (from, manifest.runs.len(), due(rows.waste(), rows.all), AT_THE_BOTTOM));
     let one = (0..manifest.runs.len()).map(|at| {
         let rows = in_one(manifest, &manifest.runs[at], now);
         (at, at + 1, due(rows.expired, rows.all), "expired")

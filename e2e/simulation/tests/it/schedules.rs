@@ -6,7 +6,7 @@ use simulation::{Soak, run, soak};
 
 /// Seeds that found a bug, each with what it found. A seed means what the plan draws from it, so a change of
 /// `plan.rs` makes another schedule of it; it is kept because it met the bug's surroundings once.
-const PINNED: [(u64, &str); 8] = [
+const PINNED: [(u64, &str); 9] = [
     (
         1,
         "the collector deleted the checkpoint that loads start from, having read the head before the listing",
@@ -27,6 +27,7 @@ const PINNED: [(u64, &str); 8] = [
         300_668,
         "in the bucket form the writer's own fold met a newer head, and the writer took itself for fenced, for good",
     ),
+    (911_160, "a run of tombstones above a merge under way was merged alone for ever, and dropped nothing"),
 ];
 
 #[test]
