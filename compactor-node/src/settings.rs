@@ -1,7 +1,11 @@
 //! The compactor's settings: plain data, validated together.
 
 use isle_storage::format::Compression;
+use isle_storage::object::PART_BYTES;
 use serde::{Deserialize, Serialize};
+
+/// Below, requests would outweigh what they carry on any store.
+const LEAST_PART_BYTES: u64 = 4 << 10;
 
 /// Everything that can be set about compaction, checkpoints and garbage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -42,8 +46,11 @@ pub struct CompactorSettings {
     pub max_read_bytes_per_second: u64,
     /// Bytes a second that the merges of this process write at most; 0 is no limit.
     pub max_write_bytes_per_second: u64,
-    /// Bytes of finished tables being uploaded at once; the merge waits above it.
+    /// Bytes of tables in memory, being built or uploaded, at once, but never less than a part of an upload; merges wait
+    /// above it.
     pub upload_bytes_in_flight: u64,
+    /// A larger table goes up in parts of so many bytes while it is being built. The cloud stores refuse parts below 5 MiB.
+    pub upload_part_bytes: u64,
     /// A row whose expiry is this long past is expired on every clock.
     pub max_clock_skew_seconds: u64,
     /// A checkpoint is written when this many edits lie beyond the last one.
@@ -91,6 +98,7 @@ impl Default for CompactorSettings {
             max_read_bytes_per_second: 0,
             max_write_bytes_per_second: 0,
             upload_bytes_in_flight: 64 << 20,
+            upload_part_bytes: PART_BYTES as u64,
             max_clock_skew_seconds: 10,
             fold_edits: 256,
             grace_seconds: 300,
@@ -137,7 +145,9 @@ impl CompactorSettings {
         at_least("table_bytes", self.table_bytes, 64 << 10)?;
         at_least("block_bytes", self.block_bytes as u64, 512)?;
         at_least("read_ahead_bytes", self.read_ahead_bytes, self.block_bytes as u64)?;
-        at_least("upload_bytes_in_flight", self.upload_bytes_in_flight, self.table_bytes)?;
+        at_least("upload_part_bytes", self.upload_part_bytes, LEAST_PART_BYTES)?;
+        let table_or_part = self.table_bytes.min(self.upload_part_bytes);
+        at_least("upload_bytes_in_flight", self.upload_bytes_in_flight, table_or_part)?;
         at_least("merge_workers", self.merge_workers as u64, 1)?;
         at_least("part_bytes", self.part_bytes, 1)?;
         at_least("parts_max_age_seconds", self.parts_max_age_seconds, 1)?;
@@ -164,6 +174,12 @@ mod tests {
         CompactorSettings::default().validate().unwrap();
         let bad = CompactorSettings { max_merge_width: 2, ..Default::default() };
         assert!(bad.validate().unwrap_err().contains("max_merge_width"));
+        let bad = CompactorSettings { upload_part_bytes: 1 << 10, ..Default::default() };
+        assert!(bad.validate().unwrap_err().contains("upload_part_bytes"));
+        let bad = CompactorSettings { upload_bytes_in_flight: 1 << 20, ..Default::default() };
+        assert!(bad.validate().unwrap_err().contains("upload_bytes_in_flight"));
+        let small = CompactorSettings { table_bytes: 1 << 20, ..bad };
+        small.validate().unwrap();
         let bad = CompactorSettings { backoff_seconds: (0.0, 1.0), ..Default::default() };
         assert!(bad.validate().unwrap_err().contains("backoff_seconds"));
     }

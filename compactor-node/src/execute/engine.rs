@@ -18,12 +18,17 @@ use crate::error::JobError;
 /// Rows of one turn at most: a few milliseconds.
 const ROWS_PER_TURN: u32 = 8192;
 
+/// Tables are built in pieces of about so many bytes: small beside the part of an upload they become.
+const PIECE_BYTES: usize = 1 << 20;
+
 /// Why a turn has ended.
 #[derive(Debug)]
 pub(super) enum Turn {
     /// Lane `.0` wants its next window, or its end.
     Needs(usize),
-    /// A table is done.
+    /// These pieces of the open table, at least a part of an upload, are as they will be.
+    Pieces(Vec<Bytes>),
+    /// A table is done, but for what was handed out of it.
     Table(Box<EncodedTable>),
     /// It has run long enough.
     Breath,
@@ -36,8 +41,16 @@ pub(super) enum Turn {
 pub(super) struct Making {
     pub(super) options: TableOptions,
     pub(super) table_bytes: u64,
+    /// What is finished of an open table is handed out from so many bytes on.
+    pub(super) part_bytes: usize,
     /// Tables are named `<owner>-<n>`.
     pub(super) owner: String,
+}
+
+impl Making {
+    fn table(&self) -> TableBuilder {
+        TableBuilder::new(self.options).in_pieces_of(self.part_bytes.min(PIECE_BYTES))
+    }
 }
 
 /// A merge of some lanes, each a run's blocks.
@@ -104,6 +117,9 @@ impl Engine {
                     if let Some(table) = self.take_row()? {
                         return Ok(Turn::Table(Box::new(table)));
                     }
+                    if let Some(pieces) = self.finished() {
+                        return Ok(Turn::Pieces(pieces));
+                    }
                 }
                 Step::Done => {
                     let last = self.open.take().map(|open| self.finish(open));
@@ -112,6 +128,11 @@ impl Engine {
             }
         }
         Ok(Turn::Breath)
+    }
+
+    /// What the table that is open, or comes next, is called.
+    pub(super) fn table_name(&self) -> String {
+        format!("{}-{}", self.making.owner, self.next)
     }
 
     /// The rows read and written, what was decided of them, and the number of the next table.
@@ -164,14 +185,20 @@ impl Engine {
         self.rows_in += 1;
         if let Some(row) = self.rewrite.judge(row) {
             self.rows_out += 1;
-            self.open.get_or_insert_with(|| TableBuilder::new(self.making.options)).push(row);
+            self.open.get_or_insert_with(|| self.making.table()).push(row);
         }
         self.tree.pop();
         Ok(None)
     }
 
+    /// What is finished of the open table, where it fills a part.
+    fn finished(&mut self) -> Option<Vec<Bytes>> {
+        let open = self.open.as_mut()?;
+        (open.finished_len() >= self.making.part_bytes as u64).then(|| open.take_finished())
+    }
+
     fn finish(&mut self, open: TableBuilder) -> EncodedTable {
-        let name = format!("{}-{}", self.making.owner, self.next);
+        let name = self.table_name();
         self.next += 1;
         open.finish(&name)
     }

@@ -3,7 +3,7 @@
 //! ```text
 //!   source ─┐ stored blocks      ┌ engine ──────────────────────────────┐  finished   uploads
 //!   source ─┼────────────────────▶ open ─▶ tree ─▶ policy ─▶ build, seal ├──────────▶ (bounded
-//!   source ─┘ read ahead, bounded└──── in turns, off the async threads ─┘   tables     bytes)
+//!   source ─┘ read ahead, bounded└──── in turns, off the async threads ─┘   parts      bytes)
 //! ```
 //! Tasks read ahead and upload; all that costs processor time is done by the [`engine`], turn by turn, on a thread beside
 //! the runtime's own (in a simulation: inline), so heartbeats and commits are never held up by a long merge, and a merge
@@ -11,13 +11,15 @@
 //! ([`crate::parts`]).
 //!
 //! # Memory
-//! Whatever the store's latency, a process holds at most: its read-ahead windows (a fixed budget, shared by its merges),
-//! `upload_bytes_in_flight` of finished tables, and for each of its merges the one table that is being built.
+//! Whatever the store's latency and however large its tables, a process holds at most: its read-ahead windows (a fixed
+//! budget, shared by its merges), `upload_bytes_in_flight` of tables, in parts that are being built or uploaded, and for
+//! each of its merges what the open table will say of itself at its end: some bytes a block, and eight a key.
 //!
 //! # Crash cases
 //! Until an edit names them nobody names the outputs. A merge that fails, loses its claim, runs out of time or is closed
-//! deletes what it has uploaded; one that dies leaves orphans under a name that carries its job, for the sweep, and so
-//! does an upload that was under way and arrives after the delete.
+//! aborts the uploads that are under way and deletes what it has uploaded; one that dies leaves orphans under a name that carries its job, for the sweep, and so
+//! does an upload whose end was under way and arrives after the delete. Parts of an upload that nobody ends are no object,
+//! and left to the bucket's lifecycle rule.
 
 mod engine;
 mod outputs;
@@ -95,7 +97,7 @@ pub async fn merge(
     work: &Work,
     claimed: &Claimed,
 ) -> Result<Made, JobError> {
-    let mut out = Outputs::new(db, resources);
+    let mut out = Outputs::new(db, resources, settings.table_bytes);
     let done = claimed
         .guard(async {
             let done = Execution::new(db, settings, resources, work).run(&mut out).await?;
@@ -188,10 +190,15 @@ impl<'a> Execution<'a> {
         let rewrite = Rewrite::new(&self.work.snapshots, self.work.bottom, Some(self.expired));
         let options =
             TableOptions { block_bytes: self.settings.block_bytes, compression: self.settings.compression };
-        let making =
-            Making { options, table_bytes: self.settings.table_bytes, owner: self.work.owner.clone() };
+        let making = Making {
+            options,
+            table_bytes: self.settings.table_bytes,
+            part_bytes: self.resources.uploads.part_bytes(),
+            owner: self.work.owner.clone(),
+        };
         let mut engine = Engine::new(sources.len(), range, rewrite, making, next);
         loop {
+            out.room(|| engine.table_name()).await;
             let turn;
             (engine, turn) = self
                 .db
@@ -208,7 +215,8 @@ impl<'a> Execution<'a> {
                     let window = sources[i].next().await?;
                     engine.feed(i, window);
                 }
-                Turn::Table(table) => out.upload(*table).await?,
+                Turn::Pieces(pieces) => out.pieces(pieces).await?,
+                Turn::Table(table) => out.table(*table).await?,
                 Turn::Breath => tokio::task::yield_now().await,
                 Turn::Done => return Ok(engine),
             }

@@ -17,4 +17,5 @@ mod pins;
 mod shapes;
 mod sweep;
 mod tree;
+mod uploads;
 mod verify;

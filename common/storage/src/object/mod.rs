@@ -26,6 +26,7 @@ mod parts;
 mod probe;
 mod retry;
 mod settings;
+mod upload;
 
 use std::fmt;
 use std::ops::Range;
@@ -42,10 +43,11 @@ pub use self::meter::{Meter, MeterBucket, Prices, Usage};
 pub use self::now::store_now;
 pub use self::null::NullBucket;
 pub use self::open::{OpenError, OpenErrorKind, Opened, decorate, open, open_metered};
-pub use self::parts::{PART_BYTES, PartAt, PartBudget, StoredPart, Upload, UploadId};
+pub use self::parts::{PART_BYTES, PartAt, PartBudget, StoredPart, UploadId};
 pub use self::probe::{ProbeError, conditional_create};
 pub use self::retry::{RetryBucket, RetryPolicy};
 pub use self::settings::StoreSettings;
+pub use self::upload::Upload;
 use crate::ids::Timestamp;
 use crate::names::ObjectPath;
 

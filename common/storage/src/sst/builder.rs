@@ -3,7 +3,8 @@
 //! A row is copied into the open block, whose buffer stays in the processor's cache, and from there, compressed where
 //! that gains, into a large piece of the body. Pieces are few and of one size, so that the memory of the tables before
 //! is found again; a buffer for each block would be memory the system has to clear anew. Nothing is concatenated at
-//! the end.
+//! the end, and nothing at the front waits for it: what a table says of itself stands behind its blocks, so finished
+//! pieces can be taken, and sent, while the table is still open.
 //!
 //! A block is closed when the next row arrives, because its separator in the index depends on that row's key.
 
@@ -24,7 +25,8 @@ use crate::manifest::{Key, TableEntry};
 use crate::object::Body;
 use crate::row::RowRef;
 
-/// Blocks are gathered into pieces of at most this many bytes, but for blocks that are larger by themselves.
+/// Blocks are gathered into pieces of at most this many bytes where nothing else is asked for, but for blocks that are
+/// larger by themselves.
 const PIECE_BYTES: usize = 1 << 20;
 
 /// Smallest block a table is made of: below, heads and trailers would outweigh rows.
@@ -66,6 +68,9 @@ pub struct TableBuilder {
     /// Finished pieces of the body, and the one blocks are being gathered in.
     pieces: Vec<Bytes>,
     gathering: Vec<u8>,
+    piece_bytes: usize,
+    /// Bytes of the pieces that were finished and not taken.
+    finished: u64,
     written: u64,
     index: Index,
     hashes: Vec<u64>,
@@ -79,7 +84,7 @@ pub struct TableBuilder {
 /// An encoded table with the entry the manifest will name it by.
 #[derive(Debug, Clone)]
 pub struct EncodedTable {
-    /// The object.
+    /// The object, but for what [`TableBuilder::take_finished`] took of it before.
     pub body: Body,
     /// Its manifest entry.
     pub entry: TableEntry,
@@ -96,6 +101,8 @@ impl TableBuilder {
             block: BlockEncoder::new(most_bytes(block_bytes)),
             pieces: Vec::new(),
             gathering: Vec::new(),
+            piece_bytes: PIECE_BYTES,
+            finished: 0,
             written: 0,
             index: Index::default(),
             hashes: Vec::new(),
@@ -129,6 +136,25 @@ impl TableBuilder {
             self.last_key.extend_from_slice(row.key);
         }
         self.gathered.add(&row, new_key);
+    }
+
+    /// The same builder, whose body comes in pieces of about `bytes`, for whoever takes them as they are finished.
+    #[must_use]
+    pub fn in_pieces_of(self, bytes: usize) -> Self {
+        Self { piece_bytes: bytes, ..self }
+    }
+
+    /// Bytes at the front of the object that are as they will be and were not taken yet.
+    #[must_use]
+    pub fn finished_len(&self) -> u64 {
+        self.finished
+    }
+
+    /// Takes what is finished: the object is everything taken, in order, and then the body of [`TableBuilder::finish`].
+    #[must_use]
+    pub fn take_finished(&mut self) -> Vec<Bytes> {
+        self.finished = 0;
+        std::mem::take(&mut self.pieces)
     }
 
     /// Bytes the finished table will take, about.
@@ -183,7 +209,7 @@ impl TableBuilder {
         let room = self.gathering.capacity() - self.gathering.len();
         if room < raw.len() + TRAILER_LEN {
             self.end_piece();
-            self.gathering.reserve_exact(PIECE_BYTES.max(raw.len() + TRAILER_LEN));
+            self.gathering.reserve_exact(self.piece_bytes.max(raw.len() + TRAILER_LEN));
         }
         self.written += self.sealer.seal_to(&raw, &mut self.gathering) as u64;
         self.block.give(raw);
@@ -204,6 +230,7 @@ impl TableBuilder {
             // A small table must not hold a large piece's memory.
             piece.shrink_to_fit();
         }
+        self.finished += piece.len() as u64;
         self.pieces.push(piece.into());
     }
 

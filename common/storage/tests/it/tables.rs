@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use isle_storage::format::{Compression, FormatError};
 use isle_storage::ids::{SeqNo, Timestamp};
+use isle_storage::object::Body;
 use isle_storage::row::{MAX_INLINE_VALUE_LEN, MAX_KEY_LEN, Row, Value, prefix_end, successor};
 use isle_storage::sst::{self, Block, Lookup, TableBuilder, TableMeta, TableOptions};
 use proptest::prelude::*;
@@ -322,4 +323,35 @@ fn equal_rows_make_equal_bytes() {
     let rows: Vec<Row> = (0..3000).map(|i| put(format!("k{i:05}"), i + 1, "v")).collect();
     let bytes = || build(&rows, TableOptions::default()).body.to_bytes();
     assert_eq!(bytes(), bytes());
+}
+
+/// What is taken while a table is open, and what is left at its end, are the object it would have been whole.
+#[test]
+fn a_table_taken_in_pieces_is_the_same_table() {
+    for compression in [Compression::None, Compression::Lz4, Compression::Zstd] {
+        let options = TableOptions { block_bytes: 400, compression };
+        let rows: Vec<Row> = (0..2000u64)
+            .map(|n| put(format!("{n:05}"), n + 1, format!("{:x}", n * n * n).repeat(5)))
+            .collect();
+        let whole = build(&rows, options);
+        let mut builder = TableBuilder::new(options).in_pieces_of(3000);
+        let (mut taken, mut most, mut times) = (Vec::new(), 0, 0);
+        for row in &rows {
+            builder.push(row.as_ref());
+            if builder.finished_len() >= 9000 {
+                most = most.max(builder.finished_len());
+                times += 1;
+                taken.extend(builder.take_finished());
+                assert_eq!(builder.finished_len(), 0);
+            }
+        }
+        let end = builder.finish("1-00000000000000aa-1");
+        taken.extend_from_slice(end.body.pieces());
+        assert_eq!(end.entry, whole.entry);
+        assert_eq!(Body::from(taken).to_bytes(), whole.body.to_bytes());
+        assert!(
+            times > 2 && most < 12_000 && end.body.len() < whole.body.len(),
+            "{times} times, {most} at most"
+        );
+    }
 }

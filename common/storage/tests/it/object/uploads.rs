@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use isle_storage::environment::SystemClock;
 use isle_storage::object::{
     Bucket, MemoryBucket, PartBudget, RetryBucket, RetryPolicy, StoreErrorKind, Upload,
@@ -75,6 +76,65 @@ async fn a_dropped_upload_is_aborted_and_gives_its_budget_back() {
     while memory.open_uploads() > 0 || budget.taken() > 0 {
         tokio::task::yield_now().await;
     }
+}
+
+/// Pieces that are handed over and bytes that are copied, in any mixture, are the object in their order.
+#[tokio::test]
+async fn pieces_and_copies_make_one_object() {
+    let memory = Arc::new(MemoryBucket::new(Arc::new(SystemClock)));
+    let bucket: Arc<dyn Bucket> = memory.clone();
+    for len in [0, 5, PART - 1, PART, PART + 1, 5 * PART + 77] {
+        for step in [1 + len / 7, PART, 3 * PART + 1] {
+            let (whole, budget) = (Bytes::from(bytes(len)), budget());
+            let mut upload = Upload::begin(&bucket, path("table/x"), &budget, Some(100)).await;
+            for (n, at) in (0..len).step_by(step).enumerate() {
+                upload.ready().await;
+                let piece = whole.slice(at..len.min(at + step));
+                if n % 3 == 1 {
+                    upload.write(&piece).await.unwrap();
+                } else {
+                    upload.append(piece).await.unwrap();
+                }
+            }
+            assert_eq!(upload.finish_unless(std::future::pending()).await.unwrap(), Some(len as u64));
+            assert_eq!(bucket.get(&path("table/x")).await.unwrap(), whole, "{len} by {step}");
+            assert_eq!((memory.open_uploads(), budget.taken()), (0, 0));
+        }
+    }
+}
+
+/// Whoever gives an upload up and waits for it has it cleared away, wherever it stood.
+#[tokio::test]
+async fn what_is_stopped_or_fails_is_aborted_on_return() {
+    let memory = Arc::new(MemoryBucket::new(Arc::new(SystemClock)));
+    let faults = FaultBucket::new(Arc::clone(&memory) as Arc<dyn Bucket>);
+    let bucket: Arc<dyn Bucket> = faults.clone();
+    let begin = async || {
+        let mut upload = Upload::begin(&bucket, path("table/x"), &budget(), None).await;
+        upload.append(bytes(3 * PART + 5).into()).await.unwrap();
+        upload
+    };
+    begin().await.abort().await;
+    assert_eq!((memory.open_uploads(), faults.count(Op::Abort, "*")), (0, 1));
+
+    for op in [Op::Part, Op::Complete] {
+        faults.inject(Rule::on(op).path("table/*").nth(if op == Op::Part { 4 } else { 1 }), Fault::Hang);
+        let hung = async {
+            while !faults.history().iter().any(|e| e.op == op && e.told.is_none()) {
+                tokio::task::yield_now().await;
+            }
+        };
+        assert_eq!(begin().await.finish_unless(hung).await.unwrap(), None, "{op:?}");
+        assert_eq!(memory.open_uploads(), 0, "{op:?}");
+        faults.heal();
+        let _ = faults.take_history();
+
+        faults.inject(Rule::on(Op::Complete), Fault::Fail(StoreErrorKind::Permanent));
+        begin().await.finish_unless(std::future::pending()).await.unwrap_err();
+        assert_eq!(memory.open_uploads(), 0, "{op:?}");
+        faults.heal();
+    }
+    assert!(bucket.head(&path("table/x")).await.unwrap_err().is_not_found());
 }
 
 /// However many uploads share a budget of a few parts, all of them come to their end, and never more is held.
