@@ -3,7 +3,7 @@
 //! The folder tree mirrors what lies in the bucket. Pure modules (bytes in, bytes out; no I/O, no clock, no
 //! randomness): [`ids`], [`row`], [`names`], [`format`], [`blob`], [`log`], [`sst`], [`manifest`], [`merge`]. Modules that touch
 //! the world: [`object`] (the only place that names the `object_store` crate), [`coordination`] (the only place that
-//! names `etcd-client`), [`environment`], [`values`], [`verify`], [`transfer`]. [`watch`] is a channel whose order is a
+//! names `etcd-client`), [`environment`], [`scan`], [`values`], [`verify`], [`transfer`]. [`watch`] is a channel whose order is a
 //! matter of the program alone.
 
 pub mod blob;
@@ -19,6 +19,7 @@ pub mod names;
 pub mod object;
 pub mod row;
 pub mod sabotage;
+pub mod scan;
 pub mod sst;
 pub mod transfer;
 pub mod values;

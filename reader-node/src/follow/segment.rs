@@ -4,9 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use isle_storage::coordination::identity::Identity;
 use isle_storage::database::Database;
-use isle_storage::ids::SeqNo;
+use isle_storage::ids::{DatabaseId, SeqNo};
 use isle_storage::log::{self, RawBlock};
 use isle_storage::manifest::LogEntry;
 use isle_storage::watch;
@@ -78,24 +77,17 @@ async fn wait(floor: &mut watch::Receiver<SeqNo>, seq: SeqNo, pause: Duration) {
 
 async fn attempt(db: &Database, entry: &Arc<LogEntry>) -> Result<Vec<RawBlock>, String> {
     let bytes = db.bucket.get(&entry.path()).await.map_err(|e| e.to_string())?;
+    let database = db.identity.database;
     if bytes.len() <= DECODE_INLINE {
-        return decode(&bytes, entry, &db.identity);
+        return decode(&bytes, entry, database);
     }
-    let (identity, entry) = (Arc::clone(&db.identity), Arc::clone(entry));
-    let decoding = db.env.offload.run(move || decode(&bytes, &entry, &identity));
+    let entry = Arc::clone(entry);
+    let decoding = db.env.offload.run(move || decode(&bytes, &entry, database));
     decoding.await.map_err(|e| e.to_string())?
 }
 
 /// The blocks of the object that `entry` describes; any difference is damage.
-fn decode(bytes: &Bytes, entry: &LogEntry, identity: &Identity) -> Result<Vec<RawBlock>, String> {
-    let damaged = |why: &str| format!("{} is damaged: {why}", entry.path());
-    if bytes.len() as u64 != entry.len || crc32c::crc32c(bytes) != entry.crc {
-        return Err(damaged("its length or checksum is not what the manifest says"));
-    }
-    let object = log::decode(bytes).map_err(|e| damaged(&e.to_string()))?;
-    let header = &object.header;
-    if header.id() != entry.id || header.last_seq != entry.last_seq || header.database != identity.database {
-        return Err(damaged("it holds another segment than the manifest says"));
-    }
-    Ok(object.blocks)
+fn decode(bytes: &Bytes, entry: &LogEntry, database: DatabaseId) -> Result<Vec<RawBlock>, String> {
+    let object = log::decode_as(bytes, entry, database);
+    object.map(|o| o.blocks).map_err(|e| format!("{} is damaged: {e}", entry.path()))
 }

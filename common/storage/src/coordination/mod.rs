@@ -2,8 +2,8 @@
 //! suite: `memory` (tests), `bucket` (the embedded default), `etcd` (clusters).
 //!
 //! What is shared by all forms lies here too: identity and bootstrap ([`identity`]), the writer's claim
-//! ([`claim`]), commits with their unknown outcomes resolved ([`commit`]), folding ([`fold`]) and following the head
-//! ([`follow`]).
+//! ([`claim`]), commits with their unknown outcomes resolved ([`commit`]), those of somebody who is neither the writer nor a
+//! job ([`observe`]), folding ([`fold`]) and following the head ([`follow`]).
 
 use std::fmt;
 use std::sync::Arc;
@@ -32,6 +32,7 @@ pub mod follow;
 pub mod identity;
 pub mod lineage;
 pub mod memory;
+pub mod observe;
 pub mod recover;
 mod roll;
 pub mod sealed;

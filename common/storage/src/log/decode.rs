@@ -3,8 +3,9 @@
 use bytes::Bytes;
 
 use super::block::RawBlock;
-use super::{BlockHandle, LogIndex, LogObject, encode, index};
+use super::{BlockHandle, LogHeader, LogIndex, LogObject, encode, index};
 use crate::format::{Crc, FormatError, open};
+use crate::ids::DatabaseId;
 use crate::manifest::LogEntry;
 use crate::row::ValueRef;
 
@@ -28,6 +29,23 @@ pub fn decode(bytes: &Bytes) -> Result<LogObject, FormatError> {
     }
     let object = LogObject { header, blocks };
     check_blobs(&object)?;
+    Ok(object)
+}
+
+/// Decodes the object that `entry` of a manifest of `database` names: any difference is damage.
+///
+/// # Errors
+/// [`FormatError`].
+pub fn decode_as(bytes: &Bytes, entry: &LogEntry, database: DatabaseId) -> Result<LogObject, FormatError> {
+    if bytes.len() as u64 != entry.len || crc32c::crc32c(bytes) != entry.crc {
+        let why = "its length or checksum is not what the manifest says";
+        return Err(FormatError::damaged(WHAT, why));
+    }
+    let object = decode(bytes)?;
+    let LogHeader { last_seq, database: of, .. } = object.header;
+    if object.header.id() != entry.id || last_seq != entry.last_seq || of != database {
+        return Err(FormatError::damaged(WHAT, "it holds another segment than the manifest says"));
+    }
     Ok(object)
 }
 

@@ -42,7 +42,7 @@ pub mod text;
 
 pub use batch::{Batch, Push, SealedBatch};
 pub use block::RawBlock;
-pub use decode::{decode, decode_block, describe};
+pub use decode::{decode, decode_as, decode_block, describe};
 pub use encode::{encode_chunk, encode_segment};
 pub use salvage::Salvage;
 

@@ -42,6 +42,7 @@ use serde_json::Value as Json;
 use super::entry::{Key, TableEntry};
 use super::state::{CompactionMode, is_false};
 use crate::ids::{RunId, SeqNo, Timestamp};
+use crate::row::{prefix_end, successor};
 
 /// Most parts of one merge: bounds the manifest, and a part is large.
 pub const MAX_PARTS: usize = 256;
@@ -69,6 +70,18 @@ impl KeyRange {
     #[must_use]
     pub fn all() -> Self {
         Self::default()
+    }
+
+    /// Every key that begins with `prefix`.
+    #[must_use]
+    pub fn prefix(prefix: &[u8]) -> Self {
+        Self { start: Bytes::copy_from_slice(prefix), end: prefix_end(prefix).map(Bytes::from) }
+    }
+
+    /// What of it comes after `key`.
+    #[must_use]
+    pub fn after(&self, key: &[u8]) -> Self {
+        Self { start: self.start.clone().max(successor(key).into()), end: self.end.clone() }
     }
 
     /// Whether `key` lies inside.

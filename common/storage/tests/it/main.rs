@@ -21,6 +21,7 @@ mod merges;
 mod object;
 mod rows;
 mod salvage;
+mod scan;
 mod tables;
 mod transfer;
 mod verify;
