@@ -1,10 +1,12 @@
 //! Answers that never arrive: resolved, never guessed, and applied once.
 
 use isle_storage::coordination::commit::{self, Resolved};
+use isle_storage::coordination::observe::{self, ObserveError};
 use isle_storage::coordination::{ClaimAttempt, CommitOutcome, fold};
 use isle_storage::ids::Incarnation;
+use isle_storage::manifest::{Change, Manifest, Snapshot};
 
-use super::world::{World, Writer, deadline, node, observe, observe_until_in, soon, times_in};
+use super::world::{World, Writer, deadline, node, observe as proposed, observe_until_in, soon, times_in};
 use crate::coordination::CommitFault;
 use crate::fault::{Fault, Op, Rule};
 
@@ -79,7 +81,7 @@ pub(super) async fn an_unchanged_head_proves_nothing(world: World) {
     assert!(copies > 1, "it was sent once");
     // An observer's edit is no different.
     let seen = writer.db.load().await.unwrap();
-    let resolved = commit::commit(&writer.db, &observe(&writer.db, &seen, "late", 1), soon()).await;
+    let resolved = commit::commit(&writer.db, &proposed(&writer.db, &seen, "late", 1), soon()).await;
     assert!(matches!(resolved, Resolved::Unknown(_)), "{resolved:?}");
     lossy.heal();
     let applied = lossy.deliver().await;
@@ -90,6 +92,45 @@ pub(super) async fn an_unchanged_head_proves_nothing(world: World) {
     let now = world.fresh_load().await;
     assert_eq!(times_in(&now.manifest, &entry), 1);
     assert_eq!(now.manifest.version, writer.at.manifest.version.next());
+}
+
+/// What an observer plans is made anew on whatever the head has become, committed once however answers are lost, and
+/// refused where the plan says so.
+pub(super) async fn an_observers_plan_is_committed_once_on_the_newest_head(world: World) {
+    let (db, lossy) = world.lossy().await;
+    let mut writer = world.writer().await;
+    let take = |name: &str, m: &Manifest| {
+        let snapshot = Snapshot {
+            seq: m.last_seq,
+            created: m.last_write_time,
+            expires: None,
+            holds_log: true,
+            extra: Default::default(),
+        };
+        vec![Change::TakeSnapshot { name: name.to_owned(), snapshot }]
+    };
+    let faults = [
+        CommitFault::LoseReply,
+        CommitFault::LoseRequest,
+        CommitFault::AnswerOfTheCopy,
+        CommitFault::FalseAnswer,
+        CommitFault::Overtaken,
+    ];
+    for (n, fault) in faults.into_iter().enumerate() {
+        writer.append(1).await;
+        lossy.inject(fault);
+        let name = format!("plan-{n}");
+        let plan = |m: &Manifest| Ok::<_, &str>(take(&name, m));
+        let done = observe::commit(&db, "test", deadline(), plan).await.unwrap();
+        let now = world.fresh_load().await.manifest;
+        assert_eq!((done.manifest.version, now.snapshots[&name].seq), (now.version, now.last_seq));
+        assert_eq!(now.snapshots.len(), n + 1);
+    }
+    let refused = observe::commit(&db, "test", deadline(), |_| Err::<Vec<Change>, _>("not now")).await;
+    assert!(matches!(refused, Err(ObserveError::Refused("not now"))), "{refused:?}");
+    let twice = |m: &Manifest| Ok::<_, &str>(take("plan-0", m));
+    let misfit = observe::commit(&db, "test", deadline(), twice).await;
+    assert!(matches!(misfit, Err(ObserveError::Misfit(_))), "{misfit:?}");
 }
 
 /// "The head is not the base" may be the answer of a copy that a client library sent by itself.
@@ -110,7 +151,7 @@ pub(super) async fn the_answer_of_a_copy_is_not_believed(world: World) {
     assert!(matches!(resolved, Resolved::Committed(_)), "{resolved:?}");
     let at = writer.db.load().await.unwrap();
     lossy.inject(CommitFault::AnswerOfTheCopy);
-    let resolved = commit::commit(&writer.db, &observe(&writer.db, &at, "copied", 1), deadline()).await;
+    let resolved = commit::commit(&writer.db, &proposed(&writer.db, &at, "copied", 1), deadline()).await;
     assert!(matches!(resolved, Resolved::CommittedEarlier(_)), "{resolved:?}");
 }
 

@@ -92,6 +92,7 @@ where
         lost_replies::a_lost_answer_is_resolved_and_applied_once,
         lost_replies::a_lost_answer_is_resolved_across_takeovers,
         lost_replies::an_unchanged_head_proves_nothing,
+        lost_replies::an_observers_plan_is_committed_once_on_the_newest_head,
         lost_replies::the_answer_of_a_copy_is_not_believed,
         lost_replies::lost_answers_of_the_store_cost_nothing,
         takeover::uncommitted_segments_of_the_last_epoch_are_rolled_forward,
