@@ -44,6 +44,15 @@ pub enum TailError {
     /// Too many consumers.
     #[error("there are already {0} consumers: try another tailer")]
     Overloaded(usize),
+    /// Too many bootstraps, or too much for one.
+    #[error("{0}")]
+    Busy(String),
+    /// No snapshot has this name.
+    #[error("there is no snapshot {0:?}")]
+    UnknownSnapshot(String),
+    /// What a bootstrap copied is no longer held.
+    #[error("{0}")]
+    HoldEnded(String),
     /// The tailer stops.
     #[error("the tailer is stopping")]
     Closing,

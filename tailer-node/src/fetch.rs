@@ -109,20 +109,26 @@ impl Fetcher {
     /// [`TailError::Gone`], [`TailError::Damaged`], [`TailError::Store`].
     pub async fn value(&self, pointer: &BlobPointer) -> Result<Bytes, TailError> {
         let key = PieceKey::Value(pointer.blob.clone(), pointer.offset);
-        let piece = self.single_flight(key, async {
-            let mut reader = ValueReader::whole(pointer, self.window_bytes);
-            let mut whole = Vec::with_capacity(usize::try_from(pointer.len).unwrap_or_default());
-            while let Some(pieces) = self.value_window(&mut reader).await? {
-                pieces.iter().for_each(|p| whole.extend_from_slice(p));
-            }
-            Ok(Piece::Value(whole.into()))
-        });
+        let piece = self.single_flight(key, async { self.value_once(pointer).await.map(Piece::Value) });
         match piece.await? {
             Piece::Value(value) => Ok(value),
             Piece::Blocks(_) | Piece::Index(_) => {
                 Err(TailError::Damaged(format!("a value of {} is cached as something else", pointer.blob)))
             }
         }
+    }
+
+    /// As [`Fetcher::value`], past the cache: for those who read everything once.
+    ///
+    /// # Errors
+    /// As [`Fetcher::value`].
+    pub async fn value_once(&self, pointer: &BlobPointer) -> Result<Bytes, TailError> {
+        let mut reader = ValueReader::whole(pointer, self.window_bytes);
+        let mut whole = Vec::with_capacity(usize::try_from(pointer.len).unwrap_or_default());
+        while let Some(pieces) = self.value_window(&mut reader).await? {
+            pieces.iter().for_each(|p| whole.extend_from_slice(p));
+        }
+        Ok(whole.into())
     }
 
     /// The next window of a value; `None` after the last.

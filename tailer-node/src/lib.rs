@@ -1,5 +1,6 @@
 //! Isle's tailer: streams committed mutations, in order, to any number of consumers.
 
+pub mod bootstrap;
 pub mod cursor;
 pub mod error;
 pub mod fetch;
@@ -9,6 +10,7 @@ pub mod server;
 pub mod settings;
 pub mod tailer;
 
+pub use bootstrap::{Bootstrap, BootstrapRequest, Copied};
 pub use cursor::{Cursor, From, InvalidCursor};
 pub use error::TailError;
 pub use settings::TailerSettings;

@@ -18,6 +18,10 @@ pub struct TailerMetrics {
     pub delivery_seconds: Histogram,
     /// Consumers at present.
     pub consumers: Unsigned,
+    /// Bootstraps under way.
+    pub bootstraps: Unsigned,
+    /// Rows that bootstraps delivered.
+    pub copied: Counter,
     /// Pieces found in memory.
     pub cache_hits: Counter,
     /// Pieces that had to be fetched.
@@ -44,6 +48,8 @@ impl TailerMetrics {
                 Histogram::new(exponential_buckets(0.001, 2.0, 16)),
             ),
             consumers: gauge("tail_consumers", "Consumers connected"),
+            bootstraps: gauge("bootstraps", "Bootstraps under way"),
+            copied: counter("bootstrap_rows", "Rows delivered by bootstraps"),
             cache_hits: counter("cache_hits", "Log pieces found in memory"),
             cache_misses: counter("cache_misses", "Log pieces fetched from the bucket"),
             cache_bytes: gauge("cache_bytes", "Bytes of log pieces in memory"),

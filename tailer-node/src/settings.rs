@@ -25,6 +25,17 @@ pub struct TailerSettings {
     pub max_page_bytes: u64,
     /// Longest `wait` of `/v1/changes`.
     pub max_wait_seconds: u64,
+    /// Bootstraps at once; further ones are refused with 429.
+    pub max_bootstraps: usize,
+    /// Bytes one bootstrap reads ahead, over all tables it merges.
+    pub bootstrap_read_bytes: u64,
+    /// Log not in tables yet that one bootstrap holds in memory, before compression; where there is more, it is refused
+    /// with 429 until the writer has flushed.
+    pub bootstrap_log_bytes: u64,
+    /// Longest time one bootstrap may take: then its snapshot expires, which holds the log and the versions it copies.
+    pub bootstrap_hold_seconds: u64,
+    /// How long that snapshot stays after the last row, so that the consumer can begin by the cursor.
+    pub bootstrap_linger_seconds: u64,
 }
 
 impl Default for TailerSettings {
@@ -39,6 +50,11 @@ impl Default for TailerSettings {
             max_page_changes: 10_000,
             max_page_bytes: 8 << 20,
             max_wait_seconds: 60,
+            max_bootstraps: 4,
+            bootstrap_read_bytes: 64 << 20,
+            bootstrap_log_bytes: 256 << 20,
+            bootstrap_hold_seconds: 3600,
+            bootstrap_linger_seconds: 60,
         }
     }
 }
@@ -62,6 +78,9 @@ impl TailerSettings {
         at_least("heartbeat_seconds", self.heartbeat_seconds, 1)?;
         at_least("max_page_changes", self.max_page_changes as u64, 1)?;
         at_least("max_page_bytes", self.max_page_bytes, 1)?;
+        at_least("max_bootstraps", self.max_bootstraps as u64, 1)?;
+        at_least("bootstrap_read_bytes", self.bootstrap_read_bytes, 64 << 10)?;
+        at_least("bootstrap_hold_seconds", self.bootstrap_hold_seconds, 1)?;
         Ok(())
     }
 }

@@ -26,6 +26,7 @@ use isle_storage::row::{BlobPointer, Row, RowRef};
 use isle_storage::watch;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::cursor::{Cursor, From};
 use crate::error::TailError;
@@ -48,6 +49,9 @@ struct Shared {
     current: watch::Receiver<Option<Current>>,
     refused: Mutex<Option<CoordinationError>>,
     consumers: AtomicUsize,
+    bootstraps: Arc<AtomicUsize>,
+    /// Bootstraps at work, and their holds.
+    tasks: TaskTracker,
     stop: CancellationToken,
 }
 
@@ -68,6 +72,8 @@ pub struct TailerStatus {
     pub log_objects: usize,
     /// Consumers at present.
     pub consumers: usize,
+    /// Bootstraps under way.
+    pub bootstraps: usize,
     /// Bytes of log in memory.
     pub cache_bytes: u64,
     /// Age of the view in seconds.
@@ -94,6 +100,8 @@ impl Tailer {
             current,
             refused: Mutex::new(None),
             consumers: AtomicUsize::new(0),
+            bootstraps: Arc::default(),
+            tasks: TaskTracker::new(),
             stop: stop.clone(),
         });
         let watcher = Arc::clone(&shared);
@@ -156,6 +164,7 @@ impl Tailer {
             earliest: m.map_or(0, |m| m.earliest_seq().0),
             log_objects: m.map_or(0, |m| m.log.len()),
             consumers: self.0.consumers.load(Ordering::Relaxed),
+            bootstraps: self.0.bootstraps.load(Ordering::Relaxed),
             cache_bytes: self.0.fetcher.cached_bytes(),
             view_age_seconds: age,
             trouble: self.trouble(current.as_ref()),
@@ -220,9 +229,35 @@ impl Tailer {
         }
     }
 
-    /// Ends every consumer with [`TailError::Closing`].
+    /// Ends every consumer and every bootstrap with [`TailError::Closing`].
     pub fn close(&self) {
         self.0.stop.cancel();
+    }
+
+    /// Waits, after [`Tailer::close`], until bootstraps that were cut off have let go of what they held.
+    pub async fn drained(&self) {
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+
+    pub(crate) fn stop(&self) -> &CancellationToken {
+        &self.0.stop
+    }
+
+    pub(crate) fn tasks(&self) -> &TaskTracker {
+        &self.0.tasks
+    }
+
+    pub(crate) fn metrics(&self) -> &TailerMetrics {
+        &self.0.metrics
+    }
+
+    pub(crate) fn bootstraps(&self) -> &Arc<AtomicUsize> {
+        &self.0.bootstraps
+    }
+
+    pub(crate) async fn value_once(&self, pointer: &BlobPointer) -> Result<Bytes, TailError> {
+        self.0.fetcher.value_once(pointer).await
     }
 
     /// The value at `pointer`, small enough to be held: fetched once for all consumers that want it meanwhile.
@@ -260,7 +295,7 @@ impl Tailer {
         Ok(delivery.rows().find(|r| r.seq == seq).map(|r| r.to_row()))
     }
 
-    fn manifest(&self) -> Result<Arc<Manifest>, TailError> {
+    pub(crate) fn manifest(&self) -> Result<Arc<Manifest>, TailError> {
         let current = self.0.current.borrow();
         if let Some(c) = current.as_ref() {
             return Ok(Arc::clone(&c.manifest));

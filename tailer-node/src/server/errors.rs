@@ -27,6 +27,9 @@ impl From<TailError> for ApiError {
             TailError::Coordination(CoordinationError::WrongDatabase(_)) => of(ErrorCode::WrongDatabase),
             TailError::Coordination(_) => of(ErrorCode::NotReady),
             TailError::Overloaded(_) => of(ErrorCode::Overloaded).retry_after(Duration::from_secs(5)),
+            TailError::Busy(_) => of(ErrorCode::Overloaded).retry_after(Duration::from_secs(5)),
+            TailError::UnknownSnapshot(name) => of(ErrorCode::UnknownSnapshot).field("name", name.clone()),
+            TailError::HoldEnded(_) => of(ErrorCode::ViewExpired),
             TailError::Closing => of(ErrorCode::ShuttingDown),
         }
     }

@@ -6,8 +6,10 @@
 //! | `render` | changes, heartbeats and endings as SSE, NDJSON or frames |
 //! | `stream` | `/v1/tail`, endless |
 //! | `page` | `/v1/changes`, bounded |
+//! | `bootstrap` | `/v1/bootstrap`, everything at one number and the cursor after it |
 //! | `node` | the process around it |
 
+mod bootstrap;
 mod content;
 mod errors;
 mod node;
@@ -48,8 +50,8 @@ pub fn router(slot: Slot<Tailer>) -> Routes {
         .get("/v1/tail", stream::tail)
         .get("/v1/changes", page::changes)
         .get("/v1/value", value::value)
+        .get("/v1/bootstrap", bootstrap::bootstrap)
         .get("/v1/status", status)
-        .reserve("/v1/bootstrap", "bootstraps")
         .reserve("/v1/groups/{*group}", "consumer groups")
         .with_state(slot)
 }

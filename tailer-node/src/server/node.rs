@@ -51,7 +51,9 @@ impl Program for TailerNode {
     }
 
     async fn drain(engine: Arc<Tailer>, _deadline: Instant) {
-        // Streams end with their closing event; everything else ends by itself.
+        // Streams end with their closing event, bootstraps with an error and without their hold; everything else ends by
+        // itself.
         engine.close();
+        engine.drained().await;
     }
 }

@@ -73,8 +73,7 @@ fn seqs(page: &Value) -> Vec<u64> {
 #[tokio::test]
 async fn every_route_is_in_the_document() {
     let differences = openapi::differences("tailer", &router(Slot::new()));
-    let left: Vec<_> =
-        differences.iter().filter(|d| !d.contains("/v1/groups") && !d.contains("/v1/bootstrap")).collect();
+    let left: Vec<_> = differences.iter().filter(|d| !d.contains("/v1/groups")).collect();
     assert!(left.is_empty(), "{left:?}");
 }
 
@@ -251,7 +250,12 @@ async fn bad_requests_are_refused_with_a_reason() {
         ("/v1/tail?from=group:g", "unsupported"),
         ("/v1/groups", "unsupported"),
         ("/v1/groups/g", "unsupported"),
-        ("/v1/bootstrap?prefix=a", "unsupported"),
+        ("/v1/bootstrap?limit=1", "unknown_parameter"),
+        ("/v1/bootstrap?format=sse", "invalid_request"),
+        ("/v1/bootstrap?prefix=a&prefix_b64=YQ", "invalid_request"),
+        ("/v1/bootstrap?snapshot=a%2Fb", "invalid_request"),
+        ("/v1/bootstrap?ttl=2h", "invalid_request"),
+        ("/v1/bootstrap?ttl=none", "invalid_request"),
         ("/v1/tail?format=xml", "invalid_request"),
         ("/v1/changes?limit=0", "invalid_request"),
         ("/v1/changes?wait=3600s", "invalid_request"),
@@ -327,4 +331,124 @@ async fn a_damaged_value_ends_the_delivery() {
     let (status, error) = face.refusal("/v1/changes?from=earliest").await;
     assert_eq!((status, error["error"]["code"].as_str()), (500, Some("damaged")));
     assert_eq!(seqs(&face.page("from=earliest").await), [1], "and the next look is right");
+}
+
+impl Face {
+    /// The lines of a bootstrap; the last is the trailer, or an error.
+    async fn lines(&self, query: &str) -> Vec<Value> {
+        let target = format!("/v1/bootstrap?{query}");
+        let answer = self.client.request(Method::GET, &self.base, &target).send().await.unwrap();
+        let body = answer.ok().await.unwrap().bytes(64 << 20).await.unwrap();
+        body.split(|b| *b == b'\n')
+            .filter(|l| !l.is_empty())
+            .map(|l| serde_json::from_slice(l).unwrap())
+            .collect()
+    }
+}
+
+fn keys(rows: &[Value]) -> Vec<&str> {
+    rows.iter().map(|r| r["key"].as_str().unwrap()).collect()
+}
+
+/// Rows as a scan has them, in key order, and a trailer whose cursor goes on exactly.
+#[tokio::test]
+async fn a_bootstrap_is_rows_and_then_the_cursor_after_them() {
+    let mut face = Face::new(settings()).await;
+    face.scribe.blob_threshold = 100;
+    let large = long((8 << 20) + 1);
+    let batch =
+        [Entry::put("b/1", "one"), Entry::put("a/1", "x"), Entry::delete("b/1"), Entry::put("a/2", large)];
+    face.append(&batch).await;
+    face.scribe.flush().await;
+    face.append(&[Entry::put("b/2", long(200_000)), Entry::put(b"\xff".to_vec(), b"\xfe".to_vec())]).await;
+    let lines = face.lines("").await;
+    let (trailer, rows) = lines.split_last().unwrap();
+    assert_eq!(
+        (rows[0]["key"].as_str(), rows[0]["value"].as_str(), rows[0]["seq"].as_u64()),
+        (Some("a/1"), Some("x"), Some(2))
+    );
+    assert!(rows[0].get("op").is_none() && rows[0].get("cursor").is_none() && rows[0]["expires"].is_null());
+    assert_eq!(rows[1]["value_len"].as_u64(), Some((8 << 20) + 1));
+    assert!(rows[1].get("value").is_none());
+    assert_eq!(rows[2]["value"], long(200_000));
+    assert_eq!((rows[3]["key_b64"].as_str(), rows[3]["value_b64"].as_str()), (Some("/w=="), Some("/g==")));
+    assert_eq!(rows.len(), 4);
+    assert_eq!((trailer["rows"].as_u64(), trailer["view_seq"].as_u64()), (Some(4), Some(6)));
+    assert!(trailer["held_until"].is_string() && trailer["snapshot"].is_string());
+    let cursor = trailer["cursor"].as_str().unwrap();
+    face.append(&[Entry::delete("a/1")]).await;
+    assert_eq!(seqs(&face.page(&format!("from={cursor}")).await), [7]);
+
+    let lines = face.lines("prefix=b%2F&encoding=b64").await;
+    assert_eq!((lines.len(), lines[0]["key_b64"].as_str()), (2, Some("Yi8y")));
+    assert_eq!(keys(&face.lines("prefix_b64=Yi8").await[..1]), ["b/2"]);
+    let none = face.lines("prefix=nothing").await;
+    assert_eq!((none.len(), none[0]["rows"].as_u64(), none[0]["view_seq"].as_u64()), (1, Some(0), Some(7)));
+}
+
+#[tokio::test]
+async fn a_bootstrap_in_frames_holds_the_same() {
+    use isle_service::wire::Kind;
+    let mut face = Face::new(settings()).await;
+    face.append(&entries(0, 30)).await;
+    let call = face.client.request(Method::GET, &face.base, "/v1/bootstrap?format=frames&prefix=a/");
+    let answer = call.send().await.unwrap().ok().await.unwrap();
+    assert_eq!(answer.header("isle-view-seq"), Some("30"));
+    let mut frames = answer.frames(None);
+    let mut got = Vec::new();
+    let last = loop {
+        let frame = frames.next().await.unwrap().unwrap();
+        if frame.kind != Kind::Put {
+            break frame;
+        }
+        got.push((frame.key.to_vec(), frame.value.to_vec()));
+    };
+    let now = face.e.db.env.clock.now();
+    let mut seen = face.scribe.visible_at(isle_storage::ids::SeqNo(30), now);
+    seen.retain(|key, _| key.starts_with(b"a/"));
+    assert_eq!(got, seen.into_iter().map(|(key, (_, value))| (key, value)).collect::<Vec<_>>());
+    assert_eq!(last.kind, Kind::Trailer);
+    let trailer: Value = serde_json::from_slice(&last.value).unwrap();
+    assert_eq!(trailer["rows"].as_u64(), Some(got.len() as u64));
+    assert!(frames.next().await.unwrap().is_none());
+}
+
+/// What can be refused is, before the answer begins; what breaks later is the last line.
+#[tokio::test]
+async fn a_bootstrap_says_why_it_cannot_be_had() {
+    use isle_testkit::fault::{Fault, Op, Rule};
+    let settings = TailerSettings { max_bootstraps: 1, bootstrap_read_bytes: 64 << 10, ..settings() };
+    let mut face = Face::new(settings).await;
+    for n in 0..3 {
+        let row = |i| Entry::put(format!("{n}/{i:04}"), long(9000));
+        face.append(&(0..200).map(row).collect::<Vec<_>>()).await;
+        face.scribe.flush().await;
+    }
+    follow(&face.tailer, &face.scribe).await;
+    let (status, error) = face.refusal("/v1/bootstrap?snapshot=nobody").await;
+    assert_eq!((status, error["error"]["code"].as_str()), (404, Some("unknown_snapshot")));
+    let call = face.client.request(Method::GET, &face.base, "/v1/bootstrap");
+    let mut lines = call.send().await.unwrap().ok().await.unwrap().lines(None);
+    lines.next().await.unwrap().unwrap();
+    let (status, error) = face.refusal("/v1/bootstrap").await;
+    assert_eq!((status, error["error"]["code"].as_str()), (429, Some("overloaded")), "{error}");
+    drop(lines);
+    while face.tailer.status().bootstraps > 0 {
+        tokio::task::yield_now().await;
+    }
+    let tables = face.scribe.manifest().tables().count();
+    face.e.bucket.inject(Rule::on(Op::Get).path("table/*").after(tables as u64), Fault::FlipBit(9));
+    let lines = face.lines("").await;
+    let (last, rows) = lines.split_last().unwrap();
+    assert_eq!(last["error"]["code"], "damaged", "{last}");
+    assert!(last["error"]["message"].as_str().unwrap().contains("table/"));
+    assert!(!rows.is_empty() && rows.iter().all(|r| r["key"].is_string()), "rows came before");
+    face.e.bucket.heal();
+
+    let lines = face.lines("").await;
+    let old = lines[lines.len() - 1]["snapshot"].as_str().unwrap().to_owned();
+    while face.e.db.load().await.unwrap().manifest.snapshots.len() > 1 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(face.lines(&format!("snapshot={old}")).await.len(), lines.len(), "as long as it lingers");
 }

@@ -2,5 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a broken promise ends the test that met it")]
 
+mod bootstrap;
 mod consume;
 mod http;
