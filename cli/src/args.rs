@@ -30,6 +30,8 @@ pub(crate) enum Command {
     Snapshot(crate::snapshot::SnapshotArgs),
     /// Print changes in commit order as they come, one JSON object a line.
     Tail(TailArgs),
+    /// Print everything that is in the database, and the cursor from which `isle tail` goes on without gap or repeat.
+    Bootstrap(BootstrapArgs),
     /// Load mutations from NDJSON, plain, gzip or zstd.
     Load(LoadArgs),
     /// What the running nodes say of themselves.
@@ -219,6 +221,20 @@ pub(crate) struct TailArgs {
     /// Stop once everything committed so far has been printed.
     #[arg(long)]
     pub(crate) until_caught_up: bool,
+    /// Where the nodes are.
+    #[command(flatten)]
+    pub(crate) nodes: Nodes,
+}
+
+/// `isle bootstrap`.
+#[derive(Debug, Args)]
+pub(crate) struct BootstrapArgs {
+    /// Only keys that start with this.
+    #[arg(long)]
+    pub(crate) prefix: Option<String>,
+    /// What this named snapshot holds; without it, everything committed.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) snapshot: Option<String>,
     /// Where the nodes are.
     #[command(flatten)]
     pub(crate) nodes: Nodes,

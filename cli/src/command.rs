@@ -2,7 +2,9 @@
 
 use crate::args::Command;
 use crate::output::Failure;
-use crate::{backup, bench, dump, kv, load, mode, recover, snapshot, status, stress, tail, ttl, up, verify};
+use crate::{
+    backup, bench, bootstrap, dump, kv, load, mode, recover, snapshot, status, stress, tail, ttl, up, verify,
+};
 
 pub(crate) async fn run(command: Command) -> Result<(), Failure> {
     match command {
@@ -13,6 +15,7 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
         Command::Scan(args) => kv::scan(args).await,
         Command::Snapshot(args) => snapshot::snapshot(args).await,
         Command::Tail(args) => tail::tail(args).await,
+        Command::Bootstrap(args) => bootstrap::bootstrap(args).await,
         Command::Load(args) => load::load(args).await,
         Command::Status(args) => status::status(args).await,
         Command::Mode(args) => mode::mode(args).await,

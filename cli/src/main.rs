@@ -3,6 +3,7 @@
 mod args;
 mod backup;
 mod bench;
+mod bootstrap;
 mod command;
 mod dump;
 mod kv;

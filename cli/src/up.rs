@@ -150,6 +150,8 @@ impl Up {
         self.compactor.close().await;
         self.tailer.close();
         self.reader.close();
+        // What is cut off here expires by itself.
+        let _cut = tokio::time::timeout_at(deadline, self.tailer.drained()).await;
         for server in self.servers {
             server.stop(deadline).await;
         }

@@ -378,7 +378,11 @@ fn json(line: &[u8]) -> Value {
 }
 
 /// A field in whichever of its two forms it came.
-pub(crate) fn bytes(row: &Value, name: &str) -> Option<Vec<u8>> {
+///
+/// # Panics
+/// If it is no base64 where that is its form.
+#[must_use]
+pub fn bytes(row: &Value, name: &str) -> Option<Vec<u8>> {
     if let Some(text) = row[name].as_str() {
         return Some(text.as_bytes().to_vec());
     }

@@ -5,6 +5,7 @@ use std::fmt;
 use compactor_node::settings::CompactorSettings;
 use isle_storage::format::Compression;
 use reader_node::ReaderSettings;
+use tailer_node::TailerSettings;
 use writer_node::WriterSettings;
 
 use crate::rng::Rng;
@@ -88,6 +89,8 @@ pub struct Plan {
     pub consuming: usize,
     /// How many take snapshots, read at them and drop them.
     pub holding: usize,
+    /// How many take copies, and go on from them.
+    pub copying: usize,
     /// How many keys there are.
     pub keys: u64,
     /// How long a lease lives.
@@ -98,6 +101,8 @@ pub struct Plan {
     pub writer: WriterSettings,
     /// The readers'.
     pub reader: ReaderSettings,
+    /// The tailers'.
+    pub tailer: TailerSettings,
     /// The compactors'.
     pub compactor: CompactorSettings,
     /// How long the clients work and things go wrong.
@@ -124,17 +129,22 @@ impl Plan {
             reading: rng.between(1, 3) as usize,
             consuming: rng.between(1, 2) as usize,
             holding: 0,
+            copying: 0,
             keys: rng.between(3, 24),
             lease: rng.between(600, 2_500) * MILLI,
             retries: rng.per_mille(500),
             writer: writer(&mut rng),
             reader: reader(&mut rng),
+            tailer: TailerSettings::default(),
             compactor: compactor(&mut rng),
             active: rng.between(3, 8) * SECOND,
             steps: Vec::new(),
         };
         plan.draw_steps(&mut rng);
         plan.holding = rng.between(0, 2) as usize;
+        plan.copying = rng.between(0, 1) as usize;
+        plan.tailer.bootstrap_read_bytes = rng.between(64, 128) << 10;
+        plan.tailer.bootstrap_linger_seconds = rng.between(0, 3);
         plan
     }
 

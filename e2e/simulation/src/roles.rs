@@ -17,7 +17,7 @@ use isle_storage::manifest::CompactionMode;
 use isle_storage::object::{Bucket, RetryBucket, RetryPolicy};
 use isle_storage::verify;
 use reader_node::Reader;
-use tailer_node::{Tailer, TailerSettings};
+use tailer_node::Tailer;
 use tokio::time::sleep;
 use writer_node::Writer;
 
@@ -231,9 +231,7 @@ impl Parts {
     #[must_use]
     pub fn tailer(&self, i: usize) -> Node<Seat<Tailer>> {
         let process = ProcessId(self.plan.firsts()[2] + i);
-        self.node(process, "tailer", OpenMode::Existing, |db, _, _| {
-            Tailer::open(db, TailerSettings::default())
-        })
+        self.node(process, "tailer", OpenMode::Existing, |db, _, plan| Tailer::open(db, plan.tailer.clone()))
     }
 
     /// Compactor number `i`.

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are tests")]
 
+mod bootstrap;
 mod bucket_faults;
 mod chaos;
 mod command;

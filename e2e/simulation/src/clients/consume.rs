@@ -67,7 +67,7 @@ impl Client {
 }
 
 /// One page: at most so many changes, waiting at the head for so long.
-async fn page(
+pub(super) async fn page(
     tailer: &Tailer,
     from: From,
     most: u64,

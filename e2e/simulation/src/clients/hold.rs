@@ -31,7 +31,7 @@ impl Client {
         }
     }
 
-    fn holds_on(&self) -> bool {
+    pub(super) fn holds_on(&self) -> bool {
         self.goes_on() && !self.shared.quiet.load(Ordering::Relaxed)
     }
 

@@ -1,6 +1,7 @@
 //! The clients: they write, read and consume over addresses, and record what they asked and what they were told.
 
 mod consume;
+mod copy;
 mod hold;
 mod read;
 mod write;
@@ -115,6 +116,14 @@ impl Clients {
             let writing = Arc::clone(&self.writing);
             self.spawn(format!("holding-{i}"), &mut rng, |client| async move {
                 client.hold_on().await;
+                writing.fetch_sub(1, Ordering::Relaxed);
+            });
+        }
+        for i in 0..plan.copying {
+            self.writing.fetch_add(1, Ordering::Relaxed);
+            let writing = Arc::clone(&self.writing);
+            self.spawn(format!("copying-{i}"), &mut rng, |client| async move {
+                client.copy_on().await;
                 writing.fetch_sub(1, Ordering::Relaxed);
             });
         }

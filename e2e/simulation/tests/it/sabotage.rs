@@ -15,6 +15,7 @@ fn plan(seed: u64) -> Plan {
     plan.steps.clear();
     plan.writers = 3;
     plan.holding = 0;
+    plan.copying = 0;
     plan.active = 4 * SECOND;
     plan
 }
