@@ -44,7 +44,7 @@ async fn copied(api: &Api, prefix: &str, load: &Load, batches: usize) -> (Rows, 
         let key = bytes(&line, "key").unwrap();
         assert!(rows.last_key_value().is_none_or(|(last, _)| *last < key), "out of order: {line}");
         rows.insert(key, bytes(&line, "value").unwrap());
-        if rows.len() % 300 == 0 && load.acknowledged() < goal {
+        if rows.len().is_multiple_of(300) && load.acknowledged() < goal {
             load.goes_on(1).await;
         }
     }
