@@ -173,7 +173,10 @@ async fn remove(
     }
     let author = Author::Job(plan::job_named("collect"));
     let changes = vec![Change::Collected { paths: gone }];
-    job::commit_changes(db, authority, &author, changes, loaded.clone()).await.map(drop)
+    // Not the head that was judged by: the deletes took their time, and of a head some hundred commits old nobody could
+    // tell any more whether this commit was made.
+    let fresh = db.load().await?;
+    job::commit_changes(db, authority, &author, changes, fresh).await.map(drop)
 }
 
 fn judge(

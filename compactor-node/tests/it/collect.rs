@@ -8,11 +8,12 @@ use compactor_node::plan;
 use compactor_node::{CompactorSettings, JobError};
 use isle_storage::coordination::CoordinationError;
 use isle_storage::coordination::lineage::{self, LineageObject};
+use isle_storage::manifest::state::RECENT_COMMITS;
 use isle_storage::names;
 use isle_storage::object::StoreErrorKind;
 use isle_testkit::embedded::{Embedded, ManualClock};
 use isle_testkit::fault::{Fault, Op, Rule};
-use isle_testkit::scribe::Scribe;
+use isle_testkit::scribe::{Entry, Scribe};
 
 use crate::merge::{generation, node, settings};
 use crate::objects::objects;
@@ -200,6 +201,29 @@ async fn a_collector_that_dies_after_its_deletes_leaks_nothing() {
     assert!(!e.db.load().await.unwrap().manifest.retired.is_empty());
     e.coordination.expire_job(plan::job_named("collect"));
     pass(&e, &settings).await;
+    assert!(e.db.load().await.unwrap().manifest.retired.is_empty());
+}
+
+/// Deletes take their time, and writers go on meanwhile: further than the manifest remembers who made which version.
+#[tokio::test(start_paused = true)]
+async fn steady_commits_do_not_keep_a_pass_from_being_recorded() {
+    let (e, mut scribe) = database_with_garbage().await;
+    let settings = settings();
+    for _ in 0..2 {
+        pass(&e, &settings).await;
+    }
+    e.clock.advance(Duration::from_secs(settings.grace_seconds + 1));
+    let first = e.db.load().await.unwrap().manifest.retired[0].path.clone();
+    let gate = e.bucket.hold(Rule::on(Op::Delete).path(first.as_str()));
+    let writing = async {
+        gate.arrived(1).await;
+        for n in 0..RECENT_COMMITS + 2 {
+            scribe.append(&[Entry::put("k", n.to_string())]).await;
+        }
+        gate.open();
+    };
+    let (done, ()) = tokio::join!(pass(&e, &settings), writing);
+    assert!(done.deleted >= 12, "{done:?}");
     assert!(e.db.load().await.unwrap().manifest.retired.is_empty());
 }
 
