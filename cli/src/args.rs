@@ -32,6 +32,8 @@ pub(crate) enum Command {
     Tail(TailArgs),
     /// Print everything that is in the database, and the cursor from which `isle tail` goes on without gap or repeat.
     Bootstrap(BootstrapArgs),
+    /// Consumer groups: durable cursors of consumers of the log.
+    Group(crate::group::GroupArgs),
     /// Load mutations from NDJSON, plain, gzip or zstd.
     Load(LoadArgs),
     /// What the running nodes say of themselves.

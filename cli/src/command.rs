@@ -3,7 +3,8 @@
 use crate::args::Command;
 use crate::output::Failure;
 use crate::{
-    backup, bench, bootstrap, dump, kv, load, mode, recover, snapshot, status, stress, tail, ttl, up, verify,
+    backup, bench, bootstrap, dump, group, kv, load, mode, recover, snapshot, status, stress, tail, ttl, up,
+    verify,
 };
 
 pub(crate) async fn run(command: Command) -> Result<(), Failure> {
@@ -14,6 +15,7 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
         Command::Delete(args) => kv::delete(args).await,
         Command::Scan(args) => kv::scan(args).await,
         Command::Snapshot(args) => snapshot::snapshot(args).await,
+        Command::Group(args) => group::group(args).await,
         Command::Tail(args) => tail::tail(args).await,
         Command::Bootstrap(args) => bootstrap::bootstrap(args).await,
         Command::Load(args) => load::load(args).await,

@@ -6,6 +6,7 @@ mod bench;
 mod bootstrap;
 mod command;
 mod dump;
+mod group;
 mod kv;
 mod load;
 mod mode;

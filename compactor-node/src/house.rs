@@ -1,5 +1,5 @@
 //! Housekeeping: what the manifest lets go of by the clock. The end of expired snapshots, and the retention of the log.
-//! A manifest in, changes out, and the instant at which to look again. Pure.
+//! A manifest and the consumer groups in, changes out, and the instant at which to look again. Pure.
 //!
 //! The log is kept for tailers, apart from the tables: its retention is a period, a number of bytes, or both, and what
 //! exceeds either goes, oldest first, in whole log objects. Three things are kept all the same:
@@ -16,12 +16,16 @@
 //!          ^ group at 1800: goes on holding the second chunk, or not, by its lag
 //! ```
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use isle_storage::ids::{SeqNo, Timestamp};
-use isle_storage::manifest::{Change, GroupCursor, LogEntry, Manifest, MaxLag, Snapshot};
+use isle_storage::manifest::{Change, GroupCursor, Lag, Manifest, MaxLag, Snapshot};
 
 use crate::settings::CompactorSettings;
+
+/// How long until it is looked again whether the groups that hold old log have moved on.
+const GROUPS_AGAIN: Duration = Duration::from_secs(60);
 
 /// What is to be let go.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -34,20 +38,12 @@ pub struct House {
     pub again: Option<Timestamp>,
 }
 
-/// How far a consumer group is behind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Lag {
-    /// Records not consumed yet.
-    pub records: u64,
-    /// Stored bytes of the log objects that hold them.
-    pub bytes: u64,
-    /// When the oldest of those objects ended, if there is one.
-    pub since: Option<Timestamp>,
-}
+/// Consumer groups by name.
+pub type Groups = BTreeMap<String, GroupCursor>;
 
-/// What is to be let go of `m` at `now`.
+/// What is to be let go of `m`, which `groups` consume, at `now`.
 #[must_use]
-pub fn plan(m: &Manifest, settings: &CompactorSettings, now: Timestamp) -> House {
+pub fn plan(m: &Manifest, groups: &Groups, settings: &CompactorSettings, now: Timestamp) -> House {
     let mut house = House::default();
     for (name, s) in &m.snapshots {
         match ends(s, settings) {
@@ -56,7 +52,7 @@ pub fn plan(m: &Manifest, settings: &CompactorSettings, now: Timestamp) -> House
             None => {}
         }
     }
-    trim(&mut house, m, settings, now);
+    trim(&mut house, m, groups, settings, now);
     house
 }
 
@@ -66,6 +62,12 @@ fn ends(s: &Snapshot, settings: &CompactorSettings) -> Option<Timestamp> {
 }
 
 impl House {
+    /// Whether log is let go.
+    #[must_use]
+    pub fn trims(&self) -> bool {
+        self.changes.iter().any(|c| matches!(c, Change::TrimLog { .. }))
+    }
+
     /// Takes note of an instant that comes.
     fn look_at(&mut self, at: Timestamp, now: Timestamp) {
         if at > now {
@@ -75,10 +77,10 @@ impl House {
 }
 
 /// The log's retention.
-fn trim(house: &mut House, m: &Manifest, settings: &CompactorSettings, now: Timestamp) {
+fn trim(house: &mut House, m: &Manifest, groups: &Groups, settings: &CompactorSettings, now: Timestamp) {
     let period = (settings.log_retention_seconds > 0).then(|| seconds(settings.log_retention_seconds));
     let most = (settings.log_retention_bytes > 0).then_some(settings.log_retention_bytes);
-    let held = held_after(house, m, settings, now);
+    let held = held_after(house, m, groups, settings, now);
     let mut kept: u64 = m.log.iter().map(|e| e.len).sum();
     let mut trimmed = None;
     for e in m.log.iter().take_while(|e| e.last_seq <= m.flushed_seq) {
@@ -90,14 +92,18 @@ fn trim(house: &mut House, m: &Manifest, settings: &CompactorSettings, now: Time
             break;
         }
         if held.is_some_and(|held| e.last_seq > held) {
+            // A group that moves on need not move the head, which is what wakes whoever keeps house.
+            if groups.values().any(|g| g.seq < e.last_seq) {
+                house.look_at(now.plus(GROUPS_AGAIN), now);
+            }
             break;
         }
         kept -= e.len;
         trimmed = Some(e.last_seq);
     }
     let Some(trimmed_seq) = trimmed else { return };
-    for (name, group) in m.groups.iter().filter(|(_, g)| g.seq < trimmed_seq) {
-        house.left_behind.push((name.clone(), lag(m, group)));
+    for (name, group) in groups.iter().filter(|(_, g)| g.seq < trimmed_seq) {
+        house.left_behind.push((name.clone(), m.lag_after(group.seq)));
     }
     house.changes.push(Change::TrimLog { trimmed_seq });
 }
@@ -106,12 +112,13 @@ fn trim(house: &mut House, m: &Manifest, settings: &CompactorSettings, now: Time
 fn held_after(
     house: &mut House,
     m: &Manifest,
+    groups: &Groups,
     settings: &CompactorSettings,
     now: Timestamp,
 ) -> Option<SeqNo> {
     let lives = |s: &Snapshot| ends(s, settings).is_none_or(|at| at > now);
     let snapshots = m.snapshots.values().filter(|s| s.holds_log && lives(s)).map(|s| s.seq);
-    let groups = m.groups.values().filter(|g| match holds_until(m, g, settings) {
+    let groups = groups.values().filter(|g| match holds_until(m, g, settings) {
         Holds::Always => true,
         Holds::Until(at) => {
             house.look_at(at, now);
@@ -131,7 +138,7 @@ enum Holds {
 }
 
 fn holds_until(m: &Manifest, group: &GroupCursor, settings: &CompactorSettings) -> Holds {
-    let lag = lag(m, group);
+    let lag = m.lag_after(group.seq);
     let MaxLag { records, bytes, age_us } = group.max_lag;
     let by_default = (settings.group_max_lag_bytes > 0).then_some(settings.group_max_lag_bytes);
     let too_much = records.is_some_and(|most| lag.records > most)
@@ -147,17 +154,6 @@ fn holds_until(m: &Manifest, group: &GroupCursor, settings: &CompactorSettings) 
     }
 }
 
-/// How far `group` is behind.
-#[must_use]
-pub fn lag(m: &Manifest, group: &GroupCursor) -> Lag {
-    let needed = m.log_from(group.seq.next());
-    Lag {
-        records: m.last_seq.0.saturating_sub(group.seq.0),
-        bytes: needed.iter().map(|e| e.len).sum(),
-        since: needed.first().map(|e: &std::sync::Arc<LogEntry>| e.last_time),
-    }
-}
-
 fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
 }
@@ -167,7 +163,7 @@ mod tests {
     use std::sync::Arc;
 
     use isle_storage::ids::{DatabaseId, Epoch, Incarnation, Lineage};
-    use isle_storage::manifest::{CompactionMode, Snapshot};
+    use isle_storage::manifest::{CompactionMode, LogEntry, Snapshot};
     use isle_storage::names::{LogId, LogKind};
 
     use super::*;
@@ -223,22 +219,30 @@ mod tests {
     #[test]
     fn the_log_goes_by_age_and_by_bytes_and_never_before_it_is_flushed() {
         let m = manifest();
-        assert_eq!(plan(&m, &settings(0, 0), at(1000)), House::default(), "nothing set, nothing let go");
-        assert_eq!(trimmed(&plan(&m, &settings(5, 0), at(5))), None, "exactly the period is kept");
-        assert_eq!(trimmed(&plan(&m, &settings(5, 0), at(8))), Some(30));
-        assert_eq!(trimmed(&plan(&m, &settings(5, 0), at(1000))), Some(80), "the rest is not in tables yet");
-        assert_eq!(trimmed(&plan(&m, &settings(0, 650), at(0))), Some(40));
-        assert_eq!(trimmed(&plan(&m, &settings(0, 1000), at(0))), None);
-        assert_eq!(trimmed(&plan(&m, &settings(100, 500), at(8))), Some(50), "either is enough");
+        assert_eq!(
+            plan(&m, &m.groups, &settings(0, 0), at(1000)),
+            House::default(),
+            "nothing set, nothing let go"
+        );
+        assert_eq!(trimmed(&plan(&m, &m.groups, &settings(5, 0), at(5))), None, "exactly the period is kept");
+        assert_eq!(trimmed(&plan(&m, &m.groups, &settings(5, 0), at(8))), Some(30));
+        assert_eq!(
+            trimmed(&plan(&m, &m.groups, &settings(5, 0), at(1000))),
+            Some(80),
+            "the rest is not in tables yet"
+        );
+        assert_eq!(trimmed(&plan(&m, &m.groups, &settings(0, 650), at(0))), Some(40));
+        assert_eq!(trimmed(&plan(&m, &m.groups, &settings(0, 1000), at(0))), None);
+        assert_eq!(trimmed(&plan(&m, &m.groups, &settings(100, 500), at(8))), Some(50), "either is enough");
     }
 
     #[test]
     fn it_is_known_when_the_next_object_is_old_enough() {
         let m = manifest();
         let s = settings(5, 0);
-        let first = plan(&m, &s, at(0)).again.unwrap();
-        assert_eq!(trimmed(&plan(&m, &s, Timestamp(first.0 - 1))), None);
-        let then = plan(&m, &s, first);
+        let first = plan(&m, &m.groups, &s, at(0)).again.unwrap();
+        assert_eq!(trimmed(&plan(&m, &m.groups, &s, Timestamp(first.0 - 1))), None);
+        let then = plan(&m, &m.groups, &s, first);
         assert_eq!(trimmed(&then), Some(10));
         assert!(then.again.is_some_and(|again| again > first));
     }
@@ -248,15 +252,27 @@ mod tests {
         let s = CompactorSettings { group_max_lag_seconds: 60, ..settings(5, 0) };
         let mut m = manifest();
         m.groups.insert("g".into(), group(35, MaxLag::default()));
-        let house = plan(&m, &s, at(30));
+        let house = plan(&m, &m.groups, &s, at(30));
         assert_eq!((trimmed(&house), house.left_behind.len()), (Some(30), 0));
         // The object it needs next ended at 3 s, so it holds until 63 s; and the plan says so.
         let lets_go = house.again.unwrap();
         assert_eq!(lets_go, Timestamp(63_000_001));
-        let house = plan(&m, &s, lets_go);
+        let house = plan(&m, &m.groups, &s, lets_go);
         assert_eq!(trimmed(&house), Some(80));
         assert_eq!(house.left_behind[0].0, "g");
         assert_eq!((house.left_behind[0].1.records, house.left_behind[0].1.bytes), (65, 700));
+    }
+
+    /// A group that moves on need not move the head.
+    #[test]
+    fn while_a_group_holds_old_log_it_is_looked_at_again() {
+        let s = CompactorSettings { group_max_lag_seconds: 0, ..settings(5, 0) };
+        let mut m = manifest();
+        m.groups.insert("g".into(), group(35, MaxLag::default()));
+        let house = plan(&m, &m.groups, &s, at(1000));
+        assert_eq!((trimmed(&house), house.again), (Some(30), Some(at(1000).plus(GROUPS_AGAIN))));
+        m.groups.insert("g".into(), group(100, MaxLag::default()));
+        assert_eq!(plan(&m, &m.groups, &s, at(1000)).again, None);
     }
 
     #[test]
@@ -265,7 +281,7 @@ mod tests {
         let of = |max_lag| {
             let mut m = manifest();
             m.groups.insert("g".into(), group(35, max_lag));
-            trimmed(&plan(&m, &s, at(30)))
+            trimmed(&plan(&m, &m.groups, &s, at(30)))
         };
         assert_eq!(of(MaxLag::default()), Some(80), "the settings' bytes");
         assert_eq!(of(MaxLag { bytes: Some(700), ..Default::default() }), Some(30));
@@ -285,7 +301,7 @@ mod tests {
         m.groups.insert("dead".into(), group(0, MaxLag::default()));
         m.groups.insert("slow".into(), group(40, MaxLag::default()));
         m.groups.insert("fast".into(), group(70, MaxLag::default()));
-        let house = plan(&m, &s, at(22));
+        let house = plan(&m, &m.groups, &s, at(22));
         assert_eq!(trimmed(&house), Some(40));
         assert_eq!(house.left_behind.iter().map(|(n, _)| n.as_str()).collect::<Vec<_>>(), ["dead"]);
     }
@@ -298,9 +314,9 @@ mod tests {
         m.snapshots.insert("plain".into(), snapshot(0, None, false));
         // A clock that is behind by all that is allowed has not reached the expiry before.
         let ends = 100 + s.max_clock_skew_seconds as i64;
-        let house = plan(&m, &s, at(ends - 1));
+        let house = plan(&m, &m.groups, &s, at(ends - 1));
         assert_eq!((trimmed(&house), house.again), (Some(20), Some(at(ends))));
-        let house = plan(&m, &s, at(ends));
+        let house = plan(&m, &m.groups, &s, at(ends));
         // The snapshot ends first: while it stands, an edit may not trim what it holds.
         assert_eq!(house.changes[0], Change::DropSnapshot { name: "boot".into() });
         assert_eq!(trimmed(&house), Some(80));

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use isle_storage::coordination::commit::{self, Resolved};
+use isle_storage::coordination::groups::Groups;
 use isle_storage::coordination::{Authority, Backend, JobAttempt, Lease, Loaded, NodeInfo};
 use isle_storage::database::Database;
 use isle_storage::ids::{CommitId, JobId};
@@ -20,7 +21,7 @@ use crate::error::JobError;
 
 /// How often a job tries again to commit when others keep moving the head. The writer pauses between its commits, so
 /// a loser gets its turn; a job that loses this often gives up and is planned anew.
-const MAX_COMMIT_ATTEMPTS: usize = 100;
+pub const MAX_COMMIT_ATTEMPTS: usize = 100;
 
 /// How long one commit may take to find out its outcome.
 const COMMIT_DEADLINE: Duration = Duration::from_secs(30);
@@ -174,32 +175,67 @@ pub async fn commit_changes(
     mut loaded: Loaded,
 ) -> Result<Loaded, JobError> {
     for _ in 0..MAX_COMMIT_ATTEMPTS {
-        let manifest = &loaded.manifest;
-        let edit = Edit {
-            version: manifest.version.next(),
-            lineage: manifest.lineage,
-            epoch: manifest.epoch,
-            commit: CommitId(db.env.entropy.next_u64()),
-            author: author.clone(),
-            changes: changes.clone(),
-            required_features: required_features(&changes),
-            extra: Default::default(),
-        };
-        let as_of = Instant::now();
-        let proposal = commit::propose(&loaded.state, manifest, edit, authority)
-            .map_err(|e| JobError::Stale(e.to_string()))?;
-        match commit::commit(db, &proposal, as_of + COMMIT_DEADLINE).await {
-            Resolved::Committed(state) => {
-                return Ok(Loaded { state, manifest: proposal.manifest.clone(), as_of });
-            }
-            Resolved::CommittedEarlier(newer) => return Ok(newer),
-            Resolved::Moved(newer) => loaded = newer,
-            // A job commits no segments, so "through" can only mean that its right is gone.
-            Resolved::Fenced(why) | Resolved::CommittedThrough(_, why) => {
-                return Err(JobError::ClaimLost(why));
-            }
-            Resolved::Unknown(why) => return Err(JobError::Unknown(why)),
+        match attempt(db, authority, author, changes.clone(), None, &loaded).await? {
+            Attempt::Committed(done) => return Ok(done),
+            Attempt::Moved(newer) => loaded = newer,
         }
     }
-    Err(JobError::Stale(format!("lost {MAX_COMMIT_ATTEMPTS} commits to others")))
+    Err(lost())
+}
+
+/// How one attempt to commit ended.
+#[derive(Debug)]
+pub enum Attempt {
+    /// It is in; this is the head now.
+    Committed(Loaded),
+    /// It is not in, and never will be: this is the head to plan with.
+    Moved(Loaded),
+}
+
+/// Commits `changes` on top of `loaded` and nothing else, and, where it says so, only if no consumer group has come to hold
+/// more of the log since `groups` were read: for what must be planned anew where the head has moved.
+///
+/// # Errors
+/// As [`commit_changes`].
+pub async fn attempt(
+    db: &Database,
+    authority: &Authority,
+    author: &Author,
+    changes: Vec<Change>,
+    groups: Option<&Groups>,
+    loaded: &Loaded,
+) -> Result<Attempt, JobError> {
+    let manifest = &loaded.manifest;
+    let edit = Edit {
+        version: manifest.version.next(),
+        lineage: manifest.lineage,
+        epoch: manifest.epoch,
+        commit: CommitId(db.env.entropy.next_u64()),
+        author: author.clone(),
+        required_features: required_features(&changes),
+        changes,
+        extra: Default::default(),
+    };
+    let as_of = Instant::now();
+    let mut proposal = commit::propose(&loaded.state, manifest, edit, authority)
+        .map_err(|e| JobError::Stale(e.to_string()))?;
+    if let Some(groups) = groups {
+        proposal = proposal.with_groups(groups);
+    }
+    match commit::commit(db, &proposal, as_of + COMMIT_DEADLINE).await {
+        Resolved::Committed(state) => {
+            Ok(Attempt::Committed(Loaded { state, manifest: proposal.manifest.clone(), as_of }))
+        }
+        Resolved::CommittedEarlier(newer) => Ok(Attempt::Committed(newer)),
+        Resolved::Moved(newer) => Ok(Attempt::Moved(newer)),
+        // A job commits no segments, so "through" can only mean that its right is gone.
+        Resolved::Fenced(why) | Resolved::CommittedThrough(_, why) => Err(JobError::ClaimLost(why)),
+        Resolved::Unknown(why) => Err(JobError::Unknown(why)),
+    }
+}
+
+/// The head moved under every attempt.
+#[must_use]
+pub fn lost() -> JobError {
+    JobError::Stale(format!("lost {MAX_COMMIT_ATTEMPTS} commits to others"))
 }

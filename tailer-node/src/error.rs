@@ -53,6 +53,15 @@ pub enum TailError {
     /// What a bootstrap copied is no longer held.
     #[error("{0}")]
     HoldEnded(String),
+    /// A text that cannot be a consumer group's name.
+    #[error("{0}")]
+    InvalidGroup(String),
+    /// There is no such consumer group, or there is none any more.
+    #[error("there is no consumer group {0:?}: create it with PUT /v1/groups/{0}")]
+    UnknownGroup(String),
+    /// The database has as many consumer groups as it may have.
+    #[error("there are already {0} consumer groups: delete one that nobody uses")]
+    TooManyGroups(usize),
     /// The tailer stops.
     #[error("the tailer is stopping")]
     Closing,

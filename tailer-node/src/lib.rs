@@ -4,6 +4,7 @@ pub mod bootstrap;
 pub mod cursor;
 pub mod error;
 pub mod fetch;
+pub mod groups;
 pub mod metrics;
 #[cfg(feature = "server")]
 pub mod server;
@@ -13,5 +14,6 @@ pub mod tailer;
 pub use bootstrap::{Bootstrap, BootstrapRequest, Copied};
 pub use cursor::{Cursor, From, InvalidCursor};
 pub use error::TailError;
+pub use groups::{Committed, Group};
 pub use settings::TailerSettings;
 pub use tailer::{Consumer, Delivery, Tailer, TailerStatus};

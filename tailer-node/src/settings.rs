@@ -1,5 +1,6 @@
 //! The tailer's settings: plain data, validated together.
 
+use isle_storage::coordination::groups::MAX_GROUPS;
 use serde::{Deserialize, Serialize};
 
 /// Everything that can be set about tailing.
@@ -36,6 +37,12 @@ pub struct TailerSettings {
     pub bootstrap_hold_seconds: u64,
     /// How long that snapshot stays after the last row, so that the consumer can begin by the cursor.
     pub bootstrap_linger_seconds: u64,
+    /// Consumer groups of the database at most, 100 or fewer.
+    pub max_groups: usize,
+    /// Commits of one consumer group within this time become one write; one that comes alone is written at once.
+    pub group_commit_interval_ms: u64,
+    /// Commits of consumer groups that wait to be stored, over all groups; further ones are refused with 429.
+    pub max_group_commits: usize,
 }
 
 impl Default for TailerSettings {
@@ -55,6 +62,9 @@ impl Default for TailerSettings {
             bootstrap_log_bytes: 256 << 20,
             bootstrap_hold_seconds: 3600,
             bootstrap_linger_seconds: 60,
+            max_groups: MAX_GROUPS,
+            group_commit_interval_ms: 50,
+            max_group_commits: 10_000,
         }
     }
 }
@@ -81,6 +91,13 @@ impl TailerSettings {
         at_least("max_bootstraps", self.max_bootstraps as u64, 1)?;
         at_least("bootstrap_read_bytes", self.bootstrap_read_bytes, 64 << 10)?;
         at_least("bootstrap_hold_seconds", self.bootstrap_hold_seconds, 1)?;
+        at_least("max_group_commits", self.max_group_commits as u64, 1)?;
+        if self.max_groups > MAX_GROUPS {
+            return Err(format!(
+                "tailer.max_groups is {}; it can be at most {MAX_GROUPS}, since a recover stores all groups in one step",
+                self.max_groups
+            ));
+        }
         Ok(())
     }
 }

@@ -31,6 +31,7 @@ use tokio_util::task::TaskTracker;
 use crate::cursor::{Cursor, From};
 use crate::error::TailError;
 use crate::fetch::Fetcher;
+use crate::groups::{self, Commits, GroupLags};
 use crate::metrics::TailerMetrics;
 use crate::settings::TailerSettings;
 
@@ -45,6 +46,7 @@ struct Shared {
     db: Database,
     settings: TailerSettings,
     fetcher: Fetcher,
+    commits: Commits,
     metrics: TailerMetrics,
     current: watch::Receiver<Option<Current>>,
     refused: Mutex<Option<CoordinationError>>,
@@ -92,7 +94,10 @@ impl Tailer {
         let metrics = TailerMetrics::register(&db.env.metrics);
         let (mut events, current) = follow::follow(&db);
         let stop = CancellationToken::new();
+        let commits = Commits::new(&db, &settings, &stop);
+        let lags = GroupLags::register(&db.env.metrics);
         let shared = Arc::new(Shared {
+            commits,
             fetcher: Fetcher::new(&db, &settings, &metrics),
             db,
             settings,
@@ -123,7 +128,9 @@ impl Tailer {
                 }
             }
         });
-        Ok(Self(shared))
+        let tailer = Self(shared);
+        tokio::spawn(groups::watch(tailer.clone(), lags));
+        Ok(tailer)
     }
 
     /// Resolves once the first manifest has been loaded.
@@ -149,6 +156,11 @@ impl Tailer {
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.0.stop.is_cancelled()
+    }
+
+    /// Resolves once it is closed.
+    pub(crate) async fn closed(&self) {
+        self.0.stop.cancelled().await;
     }
 
     /// What it knows of itself.
@@ -187,6 +199,14 @@ impl Tailer {
     /// [`TailError`]: not ready, a cursor that does not fit or has expired, too many consumers.
     pub async fn consume(&self, from: From) -> Result<Consumer, TailError> {
         let slot = Slot::take(&self.0)?;
+        let (next, manifest) = self.resolve(from).await?;
+        let consumer = Consumer { tailer: self.clone(), current: self.0.current.clone(), next, _slot: slot };
+        consumer.refuse_expired(&manifest)?;
+        Ok(consumer)
+    }
+
+    /// The number of the first change at or after `from`, and the view that tells it.
+    pub(crate) async fn resolve(&self, from: From) -> Result<(SeqNo, Arc<Manifest>), TailError> {
         let mut manifest = self.manifest()?;
         if let From::Cursor(cursor) = from
             && is_ahead(&manifest, cursor)
@@ -200,9 +220,7 @@ impl Tailer {
             From::Cursor(cursor) => after(&manifest, cursor)?,
             From::Time(time) => self.first_at(&manifest, time).await?,
         };
-        let consumer = Consumer { tailer: self.clone(), current: self.0.current.clone(), next, _slot: slot };
-        consumer.refuse_expired(&manifest)?;
-        Ok(consumer)
+        Ok((next, manifest))
     }
 
     /// The view that holds a cursor which is ahead of the present one. Whoever handed it out has seen more than this
@@ -295,6 +313,12 @@ impl Tailer {
         Ok(delivery.rows().find(|r| r.seq == seq).map(|r| r.to_row()))
     }
 
+    /// Commits of groups' cursors.
+    pub(crate) fn commits(&self) -> &Commits {
+        &self.0.commits
+    }
+
+    /// The newest manifest known.
     pub(crate) fn manifest(&self) -> Result<Arc<Manifest>, TailError> {
         let current = self.0.current.borrow();
         if let Some(c) = current.as_ref() {

@@ -83,6 +83,8 @@ codes! {
         "A snapshot has that name already; `snapshot` says which, also where an earlier attempt has taken it.";
     TooManySnapshots = "too_many_snapshots", CONFLICT, false,
         "The database holds as many snapshots as max_snapshots allows; drop one.";
+    TooManyGroups = "too_many_groups", CONFLICT, false,
+        "The database holds as many consumer groups as max_groups allows; delete one.";
     WriteLost = "write_lost", CONFLICT, false,
         "The write at that position was lost with the epoch that accepted it.";
     WrongDatabase = "wrong_database", CONFLICT, false,
@@ -122,7 +124,7 @@ codes! {
     CoordinationRegressed = "coordination_regressed", SERVICE_UNAVAILABLE, false,
         "The coordination backend holds an older state than one already seen; an operator must look.";
     CoordinationUnavailable = "coordination_unavailable", SERVICE_UNAVAILABLE, true,
-        "The coordination backend cannot be reached. Nothing was changed.";
+        "The coordination backend cannot be reached. Nothing was changed, or it was and repeating changes no more.";
     CoordinationFull = "coordination_full", SERVICE_UNAVAILABLE, true,
         "The coordination backend takes no more data until it is folded. Nothing was accepted.";
     OutcomeUnknown = "outcome_unknown", GATEWAY_TIMEOUT, false,

@@ -68,20 +68,35 @@ impl From<ObjectPath> for String {
 /// Longest name of a named snapshot.
 pub const MAX_SNAPSHOT_NAME: usize = 128;
 
+/// Longest name of a consumer group.
+pub const MAX_GROUP_NAME: usize = 64;
+
 /// A snapshot's name: 1 to [`MAX_SNAPSHOT_NAME`] of `[A-Za-z0-9._-]`, of which the first is a letter or a digit, so that
 /// it stands in URLs and on command lines as it is.
 ///
 /// # Errors
 /// A sentence with the rule.
 pub fn check_snapshot(name: &str) -> Result<(), String> {
+    check_label("snapshot", name, MAX_SNAPSHOT_NAME)
+}
+
+/// A consumer group's name: the same rule, up to [`MAX_GROUP_NAME`].
+///
+/// # Errors
+/// A sentence with the rule.
+pub fn check_group(name: &str) -> Result<(), String> {
+    check_label("consumer group", name, MAX_GROUP_NAME)
+}
+
+fn check_label(what: &str, name: &str, most: usize) -> Result<(), String> {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-    let fits = (1..=MAX_SNAPSHOT_NAME).contains(&name.len()) && name.bytes().all(allowed);
+    let fits = (1..=most).contains(&name.len()) && name.bytes().all(allowed);
     if fits && name.as_bytes()[0].is_ascii_alphanumeric() {
         return Ok(());
     }
     Err(format!(
-        "{name:?} is no snapshot's name: use 1 to {MAX_SNAPSHOT_NAME} of a-z, A-Z, 0-9, '.', '_' and '-', and begin with \
-         a letter or a digit"
+        "{name:?} is no {what}'s name: use 1 to {most} of a-z, A-Z, 0-9, '.', '_' and '-', and begin with a letter or a \
+         digit"
     ))
 }
 
@@ -352,8 +367,10 @@ mod tests {
             assert_eq!(check_snapshot(good), Ok(()));
         }
         for bad in ["", ".", "-a", "a/b", "a b", "ä"] {
-            assert!(check_snapshot(bad).is_err(), "{bad}");
+            assert!(check_snapshot(bad).is_err() && check_group(bad).is_err(), "{bad}");
         }
+        assert!(check_group(&"g".repeat(MAX_GROUP_NAME)).is_ok());
+        assert!(check_group(&"g".repeat(MAX_GROUP_NAME + 1)).is_err());
         assert_eq!(parse_backup(backup(12).as_str()), Some(12));
         for other in ["backup/12.json", backup_manifest(12, 1).as_str(), "backup/x.json"] {
             assert_eq!(parse_backup(other), None, "{other}");

@@ -8,14 +8,18 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
+use isle_storage::coordination::groups::{GroupChange, GroupOutcome, Groups, MAX_GROUPS};
 use isle_storage::coordination::recover::Remains;
 use isle_storage::coordination::{
     Authority, Backend, ClaimAttempt, CommitOutcome, Coordination, CoordinationError, HeadState, JobAttempt,
     LeaderInfo, Loaded, Member, NodeInfo, PinAttempt, Proposal, WatchEvent, commit,
 };
-use isle_storage::ids::{CommitId, Incarnation, JobId, Version};
-use isle_storage::manifest::{Author, CheckpointRef, Edit, Manifest};
+use isle_storage::ids::{CommitId, Incarnation, JobId, Lineage, SeqNo, Version};
+use isle_storage::manifest::{Author, CheckpointRef, Edit, GroupCursor, Manifest};
 use parking_lot::Mutex;
+
+/// The group that [`CommitFault::GroupBegins`] creates.
+pub const LATE_GROUP: &str = "late";
 
 /// What happens to one commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +34,9 @@ pub enum CommitFault {
     LoseRequest,
     /// Somebody else's edit comes first: it arrives, and has lost the race.
     Overtaken,
+    /// A consumer group ([`LATE_GROUP`]) that has consumed nothing is created first: it arrives, and must not let go of
+    /// log.
+    GroupBegins,
     /// It is under way, and arrives when [`LossyCoordination::deliver`] says so.
     Late,
 }
@@ -41,13 +48,15 @@ pub struct LossyCoordination {
     faults: Mutex<VecDeque<CommitFault>>,
     late: Mutex<Vec<Proposal>>,
     attempts: Mutex<u64>,
+    group_changes: Mutex<u64>,
 }
 
 impl LossyCoordination {
     /// A faultless decorator over `inner`.
     #[must_use]
     pub fn new(inner: Arc<dyn Coordination>) -> Arc<Self> {
-        Arc::new(Self { inner, faults: Mutex::default(), late: Mutex::default(), attempts: Mutex::new(0) })
+        let (faults, late) = (Mutex::default(), Mutex::default());
+        Arc::new(Self { inner, faults, late, attempts: Mutex::new(0), group_changes: Mutex::new(0) })
     }
 
     /// The next commit that no earlier fault waits for meets this one.
@@ -64,6 +73,12 @@ impl LossyCoordination {
     #[must_use]
     pub fn attempts(&self) -> u64 {
         *self.attempts.lock()
+    }
+
+    /// Changes of consumer groups asked for so far.
+    #[must_use]
+    pub fn group_changes(&self) -> u64 {
+        *self.group_changes.lock()
     }
 
     /// The commits under way arrive now, in order; their outcomes, which nobody was told.
@@ -95,6 +110,13 @@ async fn overtake(service: &dyn Coordination) {
     }
 }
 
+async fn begin_group(service: &dyn Coordination) {
+    let Ok(at) = service.load().await else { return };
+    let create = GroupChange::Create { cursor: GroupCursor::after(SeqNo::ZERO), most: MAX_GROUPS };
+    let begun = service.change_group(at.manifest.lineage, LATE_GROUP, &create).await;
+    assert!(matches!(begun, Ok(GroupOutcome::Stored(_))), "{begun:?}");
+}
+
 #[async_trait]
 impl Coordination for LossyCoordination {
     async fn commit(&self, proposal: &Proposal) -> CommitOutcome {
@@ -115,6 +137,10 @@ impl Coordination for LossyCoordination {
             Some(CommitFault::LoseRequest) => lost(),
             Some(CommitFault::Overtaken) => {
                 overtake(self.inner.as_ref()).await;
+                self.inner.commit(proposal).await
+            }
+            Some(CommitFault::GroupBegins) => {
+                begin_group(self.inner.as_ref()).await;
                 self.inner.commit(proposal).await
             }
             Some(CommitFault::Late) => {
@@ -199,6 +225,20 @@ impl Coordination for LossyCoordination {
 
     async fn raise_gc_floor(&self, version: Version) -> Result<Version, CoordinationError> {
         self.inner.raise_gc_floor(version).await
+    }
+
+    async fn groups(&self) -> Result<Groups, CoordinationError> {
+        self.inner.groups().await
+    }
+
+    async fn change_group(
+        &self,
+        lineage: Lineage,
+        group: &str,
+        change: &GroupChange,
+    ) -> Result<GroupOutcome, CoordinationError> {
+        *self.group_changes.lock() += 1;
+        self.inner.change_group(lineage, group, change).await
     }
 
     async fn register(&self, member: &Member) -> Result<(), CoordinationError> {

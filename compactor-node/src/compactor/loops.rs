@@ -1,17 +1,20 @@
 //! The loops beside the merges: checkpoints and what else keeps house, garbage, the sweep. They never wait for one
 //! another, nor for a merge.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use isle_storage::coordination::groups::{self, Groups};
 use isle_storage::coordination::{Loaded, fold};
-use isle_storage::manifest::Author;
+use isle_storage::ids::Timestamp;
+use isle_storage::manifest::{Author, Lag};
 
 use super::merging::forsaken;
 use super::{Backoff, Compactor, loaded_of};
 use crate::collector;
 use crate::error::JobError;
-use crate::house::{self, House, Lag};
-use crate::job;
+use crate::house::{self, House};
+use crate::job::{self, Attempt};
 use crate::plan;
 use crate::sweep::Swept;
 
@@ -51,25 +54,11 @@ impl Compactor {
     pub(crate) async fn keep_house(&self, loaded: &Loaded) -> Result<Option<Duration>, JobError> {
         let (db, settings) = (&self.0.db, &self.0.settings);
         let now = db.env.clock.now();
-        let House { mut changes, left_behind, again } = house::plan(&loaded.manifest, settings, now);
+        let (house, _) = self.house(loaded, now).await?;
+        let again = house.again;
         let again = again.map(|at| Duration::from_micros(at.0.saturating_sub(now.0).max(0).unsigned_abs()));
-        let age = Duration::from_secs(settings.parts_max_age_seconds);
-        changes.extend(forsaken(&loaded.manifest, now, age));
-        if !changes.is_empty() {
-            let id = plan::job_named("house");
-            let node = &self.0.node;
-            job::under_claim(db, node, id, async |authority| {
-                let fresh = db.coordination.load().await?;
-                job::commit_changes(db, &authority, &Author::Job(id), changes, fresh).await.map(drop)
-            })
-            .await?;
-            for (group, lag) in &left_behind {
-                let Lag { records, bytes, .. } = lag;
-                tracing::warn!(
-                    %group, records, bytes,
-                    "this consumer group is further behind than it may be; log it has not consumed was let go"
-                );
-            }
+        if !house.changes.is_empty() {
+            self.tidy(now).await?;
             return Ok(again);
         }
         let bounds = fold::FoldBounds { edits: settings.fold_edits };
@@ -77,6 +66,51 @@ impl Compactor {
             self.0.status.lock().checkpoints += 1;
         }
         Ok(again)
+    }
+
+    /// What is to be let go, and the groups it was planned with, if any log is.
+    async fn house(&self, loaded: &Loaded, now: Timestamp) -> Result<(House, Option<Groups>), JobError> {
+        let (db, settings, manifest) = (&self.0.db, &self.0.settings, &loaded.manifest);
+        let mut house = house::plan(manifest, &BTreeMap::new(), settings, now);
+        let mut read = None;
+        // Without old log there is nothing to ask the groups about.
+        if house.trims() {
+            let groups = groups::beside(db.coordination.as_ref(), manifest).await?;
+            house = house::plan(manifest, &groups.cursors, settings, now);
+            read = Some(groups);
+        }
+        let age = Duration::from_secs(settings.parts_max_age_seconds);
+        house.changes.extend(forsaken(manifest, now, age));
+        Ok((house, read))
+    }
+
+    /// Plans on the newest head and commits; planned anew wherever the head, or a group, has moved meanwhile: what a group
+    /// needs that has just begun is not let go.
+    async fn tidy(&self, now: Timestamp) -> Result<(), JobError> {
+        let (db, id) = (&self.0.db, plan::job_named("house"));
+        let author = Author::Job(id);
+        let left_behind = job::under_claim(db, &self.0.node, id, async |authority| {
+            let mut fresh = db.coordination.load().await?;
+            for _ in 0..job::MAX_COMMIT_ATTEMPTS {
+                let (House { changes, left_behind, .. }, groups) = self.house(&fresh, now).await?;
+                if changes.is_empty() {
+                    return Ok(Vec::new());
+                }
+                match job::attempt(db, &authority, &author, changes, groups.as_ref(), &fresh).await? {
+                    Attempt::Committed(_) => return Ok(left_behind),
+                    Attempt::Moved(newer) => fresh = newer,
+                }
+            }
+            Err(job::lost())
+        })
+        .await?;
+        for (group, Lag { records, bytes, .. }) in &left_behind {
+            tracing::warn!(
+                %group, records, bytes,
+                "this consumer group is further behind than it may be; log it has not consumed was let go"
+            );
+        }
+        Ok(())
     }
 
     pub(super) async fn garbage_loop(self) {

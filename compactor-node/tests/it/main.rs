@@ -7,6 +7,7 @@ mod costs;
 mod fleet;
 mod http;
 mod jobs;
+mod log;
 mod merge;
 mod model;
 mod modes;

@@ -15,6 +15,7 @@ mod etcd_faults;
 mod failures;
 mod fleet;
 mod freshness;
+mod groups;
 mod idle;
 mod input;
 mod large;

@@ -25,7 +25,14 @@ impl From<TailError> for ApiError {
             TailError::Coordination(CoordinationError::Lost(_)) => of(ErrorCode::CoordinationLost),
             TailError::Coordination(CoordinationError::Regressed(_)) => of(ErrorCode::CoordinationRegressed),
             TailError::Coordination(CoordinationError::WrongDatabase(_)) => of(ErrorCode::WrongDatabase),
+            TailError::Coordination(CoordinationError::Unavailable(_)) => {
+                of(ErrorCode::CoordinationUnavailable)
+            }
+            TailError::Coordination(CoordinationError::Full(_)) => of(ErrorCode::CoordinationFull),
             TailError::Coordination(_) => of(ErrorCode::NotReady),
+            TailError::InvalidGroup(_) => of(ErrorCode::InvalidRequest),
+            TailError::UnknownGroup(name) => of(ErrorCode::UnknownGroup).field("group", name.as_str()),
+            TailError::TooManyGroups(most) => of(ErrorCode::TooManyGroups).field("limit", *most),
             TailError::Overloaded(_) => of(ErrorCode::Overloaded).retry_after(Duration::from_secs(5)),
             TailError::Busy(_) => of(ErrorCode::Overloaded).retry_after(Duration::from_secs(5)),
             TailError::UnknownSnapshot(name) => of(ErrorCode::UnknownSnapshot).field("name", name.clone()),

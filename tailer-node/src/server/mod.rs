@@ -7,11 +7,13 @@
 //! | `stream` | `/v1/tail`, endless |
 //! | `page` | `/v1/changes`, bounded |
 //! | `bootstrap` | `/v1/bootstrap`, everything at one number and the cursor after it |
+//! | `groups` | `/v1/groups`, durable cursors |
 //! | `node` | the process around it |
 
 mod bootstrap;
 mod content;
 mod errors;
+mod groups;
 mod node;
 mod page;
 mod render;
@@ -52,7 +54,11 @@ pub fn router(slot: Slot<Tailer>) -> Routes {
         .get("/v1/value", value::value)
         .get("/v1/bootstrap", bootstrap::bootstrap)
         .get("/v1/status", status)
-        .reserve("/v1/groups/{*group}", "consumer groups")
+        .get("/v1/groups", groups::list)
+        .get("/v1/groups/{group}", groups::one)
+        .put("/v1/groups/{group}", groups::ensure)
+        .delete("/v1/groups/{group}", groups::delete)
+        .post("/v1/groups/{group}/commit", groups::commit)
         .with_state(slot)
 }
 

@@ -54,7 +54,7 @@ pub(super) async fn changes(
     }
     let deadline = Instant::now() + wait;
     let prefix = query.key("prefix", "prefix_b64")?.unwrap_or_default();
-    let consumer = tailer.consume(start::start(&query, &headers)?).await?;
+    let consumer = start::start(&query, &headers)?.open(&tailer).await?;
     let render = Render { format: Format::Json, encoding: query.encoding()? };
     let until = consumer.head();
     let (count, bytes, passed, json) = (0, 0, 0, Vec::new());

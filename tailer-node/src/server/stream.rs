@@ -40,7 +40,7 @@ pub(super) async fn tail(
     let render = Render { format, encoding: query.encoding()? };
     let prefix = query.key("prefix", "prefix_b64")?.unwrap_or_default();
     let tailer = slot.get()?;
-    let consumer = tailer.consume(start::start(&query, &headers)?).await?;
+    let consumer = start::start(&query, &headers)?.open(&tailer).await?;
     let heartbeat = Duration::from_secs(tailer.settings().heartbeat_seconds);
     let state = Tailing {
         tailer: Tailer::clone(&tailer),

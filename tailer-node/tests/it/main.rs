@@ -4,4 +4,5 @@
 
 mod bootstrap;
 mod consume;
+mod groups;
 mod http;

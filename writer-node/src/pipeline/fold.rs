@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use isle_storage::coordination::fold::{FoldBounds, KEEP_EDITS, is_due};
-use isle_storage::coordination::{CommitOutcome, CoordinationError, Loaded, checkpoint};
+use isle_storage::coordination::{CommitOutcome, CoordinationError, Loaded, checkpoint, groups};
 use isle_storage::manifest::CheckpointRef;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
@@ -84,7 +84,8 @@ impl Pipeline {
         let (db, manifest) = (self.engine.db.clone(), Arc::clone(&self.current.manifest));
         self.folding = Folding::Writing(tokio::spawn(async move {
             db.check_lineage(manifest.lineage).await?;
-            checkpoint::write_verified(db.bucket.as_ref(), &db.env, &manifest).await
+            let whole = groups::copied(db.coordination.as_ref(), &manifest).await?;
+            checkpoint::write_verified(db.bucket.as_ref(), &db.env, &whole).await
         }));
     }
 
@@ -141,7 +142,7 @@ async fn fold(engine: &Engine, mut now: Loaded, written: &CheckpointRef) -> Resu
                 debug!(why, "the outcome of a fold is unknown");
                 tokio::time::sleep(backoff.pause()).await;
             }
-            CommitOutcome::Moved => {
+            CommitOutcome::Moved | CommitOutcome::Regrouped => {
                 now = engine.db.load().await.map_err(|e| e.to_string())?;
                 if now.state.head.checkpoint.version >= written.version {
                     return Ok(now);

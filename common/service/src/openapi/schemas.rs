@@ -58,6 +58,38 @@ pub(super) fn all() -> Value {
         "Snapshots": object(&["snapshots"], json!({
             "snapshots": { "type": "array", "items": { "$ref": "#/components/schemas/Snapshot" } },
         })),
+        "GroupRequest": strict(json!({
+            "start": {
+                "type": ["string", "null"],
+                "description": "earliest, latest (default), a cursor, seq:<n> or time:<RFC 3339>",
+            },
+            "max_lag": max_lag("how far behind it may be and still hold the log; what is absent, the settings say"),
+        })),
+        "Group": object(&["group", "cursor", "lag", "max_lag", "expired"], json!({
+            "group": text("its name"),
+            "cursor": text("everything up to here is consumed"),
+            "lag": object(&["records", "bytes", "seconds"], json!({
+                "records": whole("not consumed yet"),
+                "bytes": whole("stored bytes of the log objects that hold them"),
+                "seconds": { "type": "number", "description": "since the oldest of those objects ended" },
+            })),
+            "max_lag": max_lag("null: as the compactor's settings say"),
+            "expired": { "type": "boolean", "description": "whether log it has not consumed is gone" },
+            "created": { "type": "boolean", "description": "in the answer to PUT: whether it is new" },
+        })),
+        "Groups": object(&["groups", "head"], json!({
+            "groups": { "type": "array", "items": { "$ref": "#/components/schemas/Group" } },
+            "head": whole("newest sequence number known here"),
+        })),
+        "GroupCommit": required(&["cursor"], strict(json!({
+            "cursor": text("the last change consumed"),
+            "rewind": { "type": "boolean", "description": "set the group back, or on, to this cursor" },
+        }))),
+        "GroupCommitted": object(&["group", "cursor", "moved"], json!({
+            "group": text("its name"),
+            "cursor": text("what is stored"),
+            "moved": { "type": "boolean", "description": "false: the group was further on, and stays there" },
+        })),
         "Job": object(&["job"], json!({ "job": text("id of the job") })),
         "DefaultTtl": object(&["ttl"], json!({
             "ttl": { "type": ["string", "null"], "description": "30days; null: for ever" },
@@ -66,6 +98,22 @@ pub(super) fn all() -> Value {
         "SetMode": strict(mode_members()),
         "Mode": mode(),
     })
+}
+
+fn max_lag(description: &str) -> Value {
+    let mut schema = strict(json!({
+        "records": { "type": ["integer", "null"] },
+        "bytes": { "type": ["integer", "null"] },
+        "seconds": { "type": ["number", "string", "null"], "description": "whole seconds or \"1h\"" },
+    }));
+    schema["type"] = json!(["object", "null"]);
+    schema["description"] = json!(description);
+    schema
+}
+
+fn required(names: &[&str], mut schema: Value) -> Value {
+    schema["required"] = json!(names);
+    schema
 }
 
 fn default_ttl() -> Value {

@@ -68,6 +68,7 @@ pub fn propose(
         head,
         manifest: next.into(),
         authority: authority.clone(),
+        groups: None,
     })
 }
 
@@ -78,7 +79,8 @@ pub enum Resolved {
     Committed(HeadState),
     /// It is part of the database and the head has moved on since: this is the head now.
     CommittedEarlier(Loaded),
-    /// Certainly not applied: the head has moved. This is the head now; check the edit again, and retry.
+    /// Certainly not applied: the head has moved, or the consumer groups that were read have. This is the head now; check
+    /// the edit again, and retry.
     Moved(Loaded),
     /// Certainly not applied and never will be: the right it was made under is gone. None of a log edit's segments is
     /// part of the database.
@@ -99,11 +101,20 @@ pub async fn commit(db: &Database, proposal: &Proposal, deadline: Instant) -> Re
         match timeout_at(deadline, db.coordination.commit(proposal)).await {
             Ok(CommitOutcome::Committed(state)) => return Resolved::Committed(state),
             Ok(CommitOutcome::Moved) => match settle(db, proposal, None, deadline).await {
-                Some(resolved) => return resolved,
-                None => "the head is still the one this commit was built on".clone_into(&mut last),
+                Settled::As(resolved) => return resolved,
+                Settled::HeadIsBase(_) => {
+                    "the head is still the one this commit was built on".clone_into(&mut last);
+                }
             },
+            Ok(CommitOutcome::Regrouped) => {
+                return match settle(db, proposal, None, deadline).await {
+                    Settled::As(resolved) => resolved,
+                    // What it compares besides the head is gone for good: it can never apply, and is to be planned anew.
+                    Settled::HeadIsBase(loaded) => Resolved::Moved(loaded),
+                };
+            }
             Ok(CommitOutcome::Fenced(why)) => {
-                if let Some(resolved) = settle(db, proposal, Some(&why), deadline).await {
+                if let Settled::As(resolved) = settle(db, proposal, Some(&why), deadline).await {
                     return resolved;
                 }
                 last = why;
@@ -160,21 +171,28 @@ pub fn judge_edit_in(
     }
 }
 
-/// Asks until the attempt can be judged. `None`: the head is the base, so the identical transaction must be sent again
-/// (it may have been applied to nothing, or may yet be).
-async fn settle(db: &Database, p: &Proposal, fenced: Option<&str>, deadline: Instant) -> Option<Resolved> {
+/// What asking came to.
+enum Settled {
+    As(Resolved),
+    /// The head, which is the base: the identical transaction must be sent again (it may have been applied to nothing, or
+    /// may yet be).
+    HeadIsBase(Loaded),
+}
+
+/// Asks until the attempt can be judged.
+async fn settle(db: &Database, p: &Proposal, fenced: Option<&str>, deadline: Instant) -> Settled {
     let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
     loop {
         let why = match timeout_at(deadline, look(db, p, fenced)).await {
-            Ok(Ok(Verdict::Is(resolved))) => return Some(*resolved),
-            Ok(Ok(Verdict::SendAgain)) => return None,
+            Ok(Ok(Verdict::Is(resolved))) => return Settled::As(*resolved),
+            Ok(Ok(Verdict::SendAgain(loaded))) => return Settled::HeadIsBase(*loaded),
             Ok(Ok(Verdict::NotYet(why))) => why,
             Ok(Err(e)) if e.is_passing() => e.to_string(),
-            Ok(Err(e)) => return Some(Resolved::Unknown(e.to_string())),
+            Ok(Err(e)) => return Settled::As(Resolved::Unknown(e.to_string())),
             Err(_) => "the head could not be read before the deadline".to_owned(),
         };
         if Instant::now() >= deadline {
-            return Some(Resolved::Unknown(why));
+            return Settled::As(Resolved::Unknown(why));
         }
         backoff.sleep(deadline).await;
     }
@@ -182,7 +200,7 @@ async fn settle(db: &Database, p: &Proposal, fenced: Option<&str>, deadline: Ins
 
 enum Verdict {
     Is(Box<Resolved>),
-    SendAgain,
+    SendAgain(Box<Loaded>),
     NotYet(String),
 }
 
@@ -263,7 +281,7 @@ fn judge_log(p: &Proposal, segments: &[LogTail], evidence: Evidence, fenced: Opt
         None if same_epoch && evidence.loaded.state.head != p.base.head => {
             is(Resolved::Moved(evidence.loaded))
         }
-        None if same_epoch => Verdict::SendAgain,
+        None if same_epoch => Verdict::SendAgain(evidence.loaded.into()),
         _ => Verdict::NotYet(format!(
             "a later epoch has the writer's role and has not recorded yet where it takes over ({})",
             fenced.unwrap_or("the head's epoch is higher")
@@ -290,7 +308,7 @@ fn judge_by_id(p: &Proposal, loaded: Loaded, fenced: Option<&str>) -> Verdict {
             // What the transaction compares besides the head is gone for good: it can never apply.
             Some(why) => is(Resolved::Fenced(why.to_owned())),
             None if loaded.state.head != p.base.head => is(Resolved::Moved(loaded)),
-            None => Verdict::SendAgain,
+            None => Verdict::SendAgain(loaded.into()),
         },
     }
 }

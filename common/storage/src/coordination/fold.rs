@@ -4,6 +4,8 @@
 //! on, under load always; that does no harm, since a checkpoint of version `v` stays the right start for every version
 //! above it. So the fold compares the head as it is *then*, and tries again with the same checkpoint when it loses.
 //!
+//! A checkpoint takes the consumer groups with it as they are when it is written ([`groups`]).
+//!
 //! **Crashes.** Before the fold: an unnamed checkpoint lies about, and the collector deletes it once two newer ones
 //! stand. Between the fold and the deletes (bucket form): superfluous edits lie about, and the next fold deletes them.
 //! At no instant does the head name a checkpoint that was not read back and compared.
@@ -13,7 +15,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::backoff::Backoff;
-use super::{CommitOutcome, CoordinationError, HeadState, Loaded, checkpoint};
+use super::{CommitOutcome, CoordinationError, HeadState, Loaded, checkpoint, groups};
 use crate::database::Database;
 use crate::manifest::Manifest;
 
@@ -43,7 +45,8 @@ pub fn is_due(manifest: &Manifest, state: &HeadState, bounds: FoldBounds) -> boo
 /// [`CoordinationError`].
 pub async fn fold(db: &Database, loaded: &Loaded) -> Result<Option<HeadState>, CoordinationError> {
     db.check_lineage(loaded.manifest.lineage).await?;
-    let written = checkpoint::write_verified(db.bucket.as_ref(), &db.env, &loaded.manifest).await?;
+    let whole = groups::copied(db.coordination.as_ref(), &loaded.manifest).await?;
+    let written = checkpoint::write_verified(db.bucket.as_ref(), &db.env, &whole).await?;
     let mut base = loaded.state.clone();
     let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(500));
     for _ in 0..ATTEMPTS {
@@ -55,7 +58,7 @@ pub async fn fold(db: &Database, loaded: &Loaded) -> Result<Option<HeadState>, C
                 tracing::debug!(why, "the outcome of a fold is unknown");
                 tokio::time::sleep_until(Instant::now() + backoff.pause()).await;
             }
-            CommitOutcome::Moved => {
+            CommitOutcome::Moved | CommitOutcome::Regrouped => {
                 let now = db.load().await?;
                 if now.state.head.checkpoint == written {
                     return Ok(Some(now.state));

@@ -29,6 +29,7 @@ pub mod epoch;
 pub mod etcd;
 pub mod fold;
 pub mod follow;
+pub mod groups;
 pub mod identity;
 pub mod lineage;
 pub mod memory;
@@ -39,6 +40,7 @@ pub mod sealed;
 pub mod settings;
 mod write_once;
 
+use groups::{GroupChange, GroupOutcome, Groups};
 use recover::Remains;
 pub use settings::{CoordinationSettings, connect};
 
@@ -176,6 +178,17 @@ pub struct Proposal {
     pub manifest: Arc<Manifest>,
     /// Under what right.
     pub authority: Authority,
+    /// Compared besides, where it says something: no consumer group has come to hold more of the log since this
+    /// [`Groups::mark`] was read.
+    pub groups: Option<u64>,
+}
+
+impl Proposal {
+    /// The same, to be committed only if no consumer group has come to hold more of the log since `read`.
+    #[must_use]
+    pub fn with_groups(self, read: &Groups) -> Self {
+        Self { groups: Some(read.mark), ..self }
+    }
 }
 
 /// How one attempt to commit ended.
@@ -186,6 +199,9 @@ pub enum CommitOutcome {
     /// The head is not the base, so this attempt was not applied, as far as this answer can tell. An earlier copy may
     /// have been, or one that something on the way has sent by itself: [`commit::commit`] judges before it believes.
     Moved,
+    /// A consumer group has come to hold more of the log than when [`Proposal::groups`] was read. Marks never come back,
+    /// so no copy of the proposal can be applied any more. Judged in the same way.
+    Regrouped,
     /// The right this attempt was made under is gone. Judged in the same way.
     Fenced(String),
     /// It may have been applied, or may yet be.
@@ -318,7 +334,8 @@ pub trait Coordination: Send + Sync + fmt::Debug {
         Ok(())
     }
 
-    /// Creates the head where there is none: `Ok(false)` where there already was one.
+    /// Creates the head where there is none, with the consumer groups of `genesis`: `Ok(false)` where there already was
+    /// one.
     async fn bootstrap(
         &self,
         genesis: &Manifest,
@@ -331,8 +348,8 @@ pub trait Coordination: Send + Sync + fmt::Debug {
     }
 
     /// Puts the head of `manifest` (of a lineage that the bucket already lists as its newest, under a checkpoint that was
-    /// verified) in the place of what was found, and lets go of everything that belonged to the old one: edits, claims and
-    /// pins. `Ok(false)`, with nothing changed, where something else than `found` stands there
+    /// verified) in the place of what was found, with its consumer groups, and lets go of everything that belonged to the
+    /// old one: edits, claims and pins. `Ok(false)`, with nothing changed, where something else than `found` stands there
     /// now, or somebody has the writer's role. Sends the same each time; a lost answer is found out by asking again.
     async fn replace(
         &self,
@@ -396,6 +413,20 @@ pub trait Coordination: Send + Sync + fmt::Debug {
     /// Raises the collector's floor to `version` or as far as pins allow, and returns how far it may delete: what was
     /// retired at or below.
     async fn raise_gc_floor(&self, version: Version) -> Result<Version, CoordinationError>;
+
+    /// Every consumer group, read at one instant.
+    async fn groups(&self) -> Result<Groups, CoordinationError>;
+
+    /// Changes one consumer group, atomically: the change is decided by the group as it is at that instant, and by nothing
+    /// else, however many change it at once. Numbers in it are of the history `lineage`, which is compared in the same
+    /// step, and at or below its head, which the caller has seen to. Answered only once what the answer says is stored. A passing failure says nothing about what was done, and
+    /// the same change may be asked for again: the answer is then that of the first time.
+    async fn change_group(
+        &self,
+        lineage: Lineage,
+        group: &str,
+        change: &GroupChange,
+    ) -> Result<GroupOutcome, CoordinationError>;
 
     /// Says that this process is there (leased where the form has leases).
     async fn register(&self, member: &Member) -> Result<(), CoordinationError>;

@@ -15,6 +15,7 @@ pub mod check;
 pub mod checkpoint;
 pub mod edit;
 mod entry;
+pub mod group;
 pub mod judge;
 mod retention;
 pub mod staged;
@@ -23,8 +24,9 @@ pub mod text;
 
 pub use check::Violation;
 pub use edit::{Author, Change, Edit, EditError};
+pub use group::{GroupCursor, Lag, MaxLag};
 pub use staged::{KeyRange, Pause, StagedMerge, StagedPart};
 pub use state::{
-    CheckpointRef, CompactionMode, EpochStart, Expiring, GroupCursor, Head, JobClaim, Key, LogEntry, LogTail,
-    Manifest, MaxLag, Retired, Run, Snapshot, TableEntry,
+    CheckpointRef, CompactionMode, EpochStart, Expiring, Head, JobClaim, Key, LogEntry, LogTail, Manifest,
+    Retired, Run, Snapshot, TableEntry,
 };

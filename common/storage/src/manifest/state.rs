@@ -28,6 +28,7 @@ use crate::names::ObjectPath;
 use crate::row::BlobId;
 
 pub use super::entry::{Expiring, Key, LogEntry, LogTail, Run, TableEntry};
+pub use super::group::{GroupCursor, MaxLag};
 use super::staged::{PARTS_FEATURE, PAUSE_FEATURE, Pause, StagedMerge};
 
 /// Version of the manifest's own format.
@@ -129,40 +130,6 @@ pub struct JobClaim {
     pub node: String,
     /// Changes with every renewal, so that a watcher can measure silence on its own clock.
     pub beat: u64,
-}
-
-/// A consumer group's durable cursor, as copied into checkpoints.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GroupCursor {
-    /// Everything up to and including this has been consumed.
-    pub seq: SeqNo,
-    /// How far behind it may be and still hold the log; where it says nothing, the compactor's settings do.
-    #[serde(default, skip_serializing_if = "MaxLag::is_default")]
-    pub max_lag: MaxLag,
-    /// Fields of a newer version.
-    #[serde(flatten)]
-    pub extra: BTreeMap<String, Json>,
-}
-
-/// How far behind a consumer group may be and still hold the log. One that is further behind is left out: a dead consumer
-/// must not keep all history.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct MaxLag {
-    /// Records not consumed yet.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub records: Option<u64>,
-    /// Stored bytes of the log objects that hold them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bytes: Option<u64>,
-    /// Microseconds since the oldest log object it needs ended.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub age_us: Option<i64>,
-}
-
-impl MaxLag {
-    pub(super) fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
 }
 
 /// Where one epoch's own segments begin. The list of them decides which path through the log is the committed one:
@@ -279,7 +246,9 @@ pub struct Manifest {
     /// Job claims (bucket backend).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub jobs: BTreeMap<JobId, JobClaim>,
-    /// Consumer groups (bucket backend; copies from etcd).
+    /// Consumer groups. In the bucket form these are the groups; in forms that keep groups themselves they are the copy
+    /// that the checkpoint took with it ([`crate::coordination::groups`]), for a recover and for backups: ask
+    /// [`crate::coordination::Coordination::groups`] for those that are.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub groups: BTreeMap<String, GroupCursor>,
     /// The newest commits, ascending by version, at most [`RECENT_COMMITS`].

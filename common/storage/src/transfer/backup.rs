@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::copy::{self, Route, Task};
 use super::record::{self, BackedUp, BackupRecord, backups};
 use super::{Progress, Step, TransferError, parcel};
-use crate::coordination::{CoordinationError, Loaded, NodeInfo, PinAttempt, lineage};
+use crate::coordination::{CoordinationError, Loaded, NodeInfo, PinAttempt, groups, lineage};
 use crate::database::Database;
 use crate::manifest::{Manifest, checkpoint};
 use crate::names;
@@ -133,7 +133,9 @@ async fn write_record(
     progress: Progress<'_>,
 ) -> Result<BackupRecord, TransferError> {
     let number = earlier.last().map_or(0, |b| b.number) + 1;
-    let encoded = checkpoint::encode(manifest);
+    let mut whole = groups::copied(db.coordination.as_ref(), manifest).await?;
+    whole.groups = manifest.bound_groups(&whole.groups);
+    let encoded = checkpoint::encode(&whole);
     let path = names::backup_manifest(number, db.env.entropy.next_u64());
     let whole = BackedUp { path, len: encoded.len() as u64, crc: crc32c::crc32c(&encoded) };
     to.put(&whole.path, encoded.into()).await.map_err(TransferError::Store)?;

@@ -5,13 +5,14 @@ use std::sync::{Arc, Mutex};
 
 use futures::TryStreamExt;
 use isle_storage::coordination::bucket::BucketCoordination;
+use isle_storage::coordination::groups::GroupChange;
 use isle_storage::coordination::identity::OpenMode;
 use isle_storage::coordination::memory::MemoryCoordination;
 use isle_storage::coordination::{Coordination, CoordinationSettings, NodeInfo};
 use isle_storage::database::Database;
 use isle_storage::environment::Environment;
 use isle_storage::ids::{SeqNo, Timestamp};
-use isle_storage::manifest::{Change, CompactionMode, Snapshot, TableEntry};
+use isle_storage::manifest::{Change, CompactionMode, GroupCursor, Snapshot, TableEntry};
 use isle_storage::names::ObjectPath;
 use isle_storage::object::{Bucket, MemoryBucket, StoreErrorKind};
 use isle_storage::row::{Row, Value};
@@ -422,4 +423,37 @@ async fn what_must_not_be_overwritten_is_refused_and_left_as_it_is() {
     assert!(matches!(&same, Err(TransferError::Refused(why)) if why.contains("own prefix")), "{same:?}");
     let prefix = transfer::backup(&e.db, &node(), &(other.bucket.clone() as Arc<dyn Bucket>), &|_| {}).await;
     assert!(matches!(&prefix, Err(TransferError::Refused(why)) if why.contains("isle.json")), "{prefix:?}");
+}
+
+/// A backup takes the groups as they are beside the head, and a restore puts them there again, none of them beyond what it
+/// restores; a clone begins without.
+#[tokio::test]
+async fn consumer_groups_come_along_with_a_backup_and_not_with_a_clone() {
+    let e = Embedded::new().await;
+    let mut scribe = filled(&e).await;
+    let lineage = scribe.manifest().lineage;
+    let create = async |name: &str, seq: SeqNo| {
+        let create = GroupChange::Create { cursor: GroupCursor::after(seq), most: 9 };
+        e.coordination.change_group(lineage, name, &create).await.unwrap();
+    };
+    create("early", SeqNo(7)).await;
+    let to = store();
+    back_up(&e, &to).await.unwrap();
+    let last = scribe.append(&[Entry::put("later", "v")]).await;
+    create("late", last).await;
+    let made = back_up(&e, &to).await.unwrap();
+    let expected: BTreeMap<_, _> =
+        [("early", SeqNo(7)), ("late", last)].map(|(n, s)| (n.to_owned(), GroupCursor::after(s))).into();
+    for target in [Target::memory_form(), Target::bucket_form()] {
+        target.restore(&to, &made.record).await.unwrap();
+        let groups = target.coordination.groups().await.unwrap().cursors;
+        assert_eq!(groups, expected);
+        target.is_a_copy_of(&scribe).await;
+    }
+    let target = Target::memory_form();
+    let bucket: Arc<dyn Bucket> = target.store.clone();
+    let coordination = &target.coordination;
+    let place = Place { bucket: &bucket, coordination, env: &target.env, name: "copy" };
+    transfer::clone_database(&e.db, &node(), None, place, &|_| {}).await.unwrap();
+    assert!(target.coordination.groups().await.unwrap().cursors.is_empty());
 }

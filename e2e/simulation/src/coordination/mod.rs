@@ -13,13 +13,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::FutureExt;
 use futures::stream::BoxStream;
+use isle_storage::coordination::groups::{GroupChange, GroupOutcome, Groups};
 use isle_storage::coordination::memory::MemoryCoordination;
 use isle_storage::coordination::recover::Remains;
 use isle_storage::coordination::{
     Backend, Claim, ClaimAttempt, CommitOutcome, Coordination, CoordinationError, HeadState, JobAttempt,
     LeaderInfo, Loaded, Member, NodeInfo, PinAttempt, Proposal, WatchEvent,
 };
-use isle_storage::ids::{Incarnation, JobId, Version};
+use isle_storage::ids::{Incarnation, JobId, Lineage, Version};
 use isle_storage::manifest::{CheckpointRef, Manifest};
 use isle_storage::object::Bucket;
 
@@ -98,6 +99,7 @@ impl SimCoordination {
         let (how, why) = match &outcome {
             CommitOutcome::Committed(_) => ("committed", ""),
             CommitOutcome::Moved => ("the head has moved", ""),
+            CommitOutcome::Regrouped => ("groups have changed", ""),
             CommitOutcome::Fenced(why) => ("fenced", why.as_str()),
             CommitOutcome::Unknown(why) => ("unknown", why.as_str()),
         };
@@ -281,6 +283,23 @@ impl Coordination for SimCoordination {
     async fn raise_gc_floor(&self, version: Version) -> Result<Version, CoordinationError> {
         self.ask(format!("raise floor to {version}"), move |this| async move {
             this.memory.raise_gc_floor(version).await
+        })
+        .await
+    }
+
+    async fn groups(&self) -> Result<Groups, CoordinationError> {
+        self.ask("groups".to_owned(), |this| async move { this.memory.groups().await }).await
+    }
+
+    async fn change_group(
+        &self,
+        lineage: Lineage,
+        group: &str,
+        change: &GroupChange,
+    ) -> Result<GroupOutcome, CoordinationError> {
+        let (group, change) = (group.to_owned(), change.clone());
+        self.ask(format!("change group {group}"), move |this| async move {
+            this.memory.change_group(lineage, &group, &change).await
         })
         .await
     }

@@ -10,24 +10,20 @@
 //! over (or ended) by an edit, and from that edit on the old holder's commits are refused: fencing is in the commit,
 //! which must find the claim, with its token, in the manifest it builds on.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::time::Instant;
 
 use super::Inner;
-use crate::coordination::{Authority, CommitOutcome, CoordinationError, JobAttempt, Lease, NodeInfo, commit};
-use crate::ids::{CommitId, JobId};
-use crate::manifest::{Author, Change, Edit, JobClaim, Manifest};
+use crate::coordination::{Authority, CoordinationError, JobAttempt, Lease, NodeInfo};
+use crate::ids::JobId;
+use crate::manifest::{Change, JobClaim, Manifest};
 use crate::watch;
 
-/// How often a claim's edit is tried before it is given up for now.
-const ATTEMPTS: usize = 64;
-
-/// Pause between attempts whose outcome is unknown.
-const PAUSE: Duration = Duration::from_millis(50);
+/// Who makes these edits.
+const WHO: &str = "jobs";
 
 /// When each foreign claim was first seen at its present beat.
 pub(super) type Sightings = HashMap<JobId, (JobClaim, Instant)>;
@@ -54,7 +50,7 @@ pub(super) async fn claim(
     let token = inner.env.entropy.next_u64() as i64;
     let claim = JobClaim { node: format!("{}{}", node.node, mark(token)), beat: 0 };
     let changed = inner
-        .change(|manifest| match manifest.jobs.get(&job) {
+        .change(WHO, |manifest| match manifest.jobs.get(&job) {
             // An attempt whose answer was lost went through.
             Some(_) if holds(manifest, job, token) => Err(None),
             Some(other) if !inner.is_stale(job, other) => Err(Some(holder(other))),
@@ -73,7 +69,7 @@ pub(super) async fn claim(
 /// the answer is no.
 pub(super) async fn is_claimed(inner: &Arc<Inner>, job: JobId) -> Result<bool, CoordinationError> {
     let ended = inner
-        .change(|manifest| match manifest.jobs.get(&job) {
+        .change(WHO, |manifest| match manifest.jobs.get(&job) {
             Some(claim) if inner.is_stale(job, claim) => Ok(vec![Change::EndJob { job }]),
             Some(_) => Err(true),
             None => Err(false),
@@ -92,45 +88,6 @@ impl Inner {
             (*seen, *since) = (claim.clone(), now);
         }
         now.duration_since(*since) >= self.pace.stale
-    }
-
-    /// Commits what `plan` makes of the newest manifest, until it is in or `plan` says that there is nothing to do.
-    async fn change<E>(
-        &self,
-        plan: impl Fn(&Manifest) -> Result<Vec<Change>, E>,
-    ) -> Result<Result<(), E>, CoordinationError> {
-        let mut last = String::new();
-        for _ in 0..ATTEMPTS {
-            let mut turn = self.turn.lock().await;
-            let loaded = self.load(&mut turn).await?;
-            let changes = match plan(&loaded.manifest) {
-                Ok(changes) => changes,
-                Err(nothing) => return Ok(Err(nothing)),
-            };
-            let edit = Edit {
-                version: loaded.manifest.version.next(),
-                lineage: loaded.manifest.lineage,
-                epoch: loaded.manifest.epoch,
-                commit: CommitId(self.env.entropy.next_u64()),
-                author: Author::Observer("jobs".to_owned()),
-                changes,
-                required_features: Vec::new(),
-                extra: BTreeMap::new(),
-            };
-            let proposal = commit::propose(&loaded.state, &loaded.manifest, edit, &Authority::Observer)
-                .map_err(|e| CoordinationError::Damaged(format!("a job's claim does not fit: {e}")))?;
-            match self.commit(&mut turn, &proposal).await {
-                CommitOutcome::Committed(_) => return Ok(Ok(())),
-                CommitOutcome::Moved | CommitOutcome::Fenced(_) => {}
-                // The next load tells: a plan finds its own work done, or does it again.
-                CommitOutcome::Unknown(why) => {
-                    last = why;
-                    drop(turn);
-                    tokio::time::sleep(PAUSE).await;
-                }
-            }
-        }
-        Err(CoordinationError::Unavailable(format!("a job's claim could not be written: {last}")))
     }
 }
 
@@ -169,7 +126,7 @@ async fn renew(
         let sent = Instant::now();
         claim.beat += 1;
         let renewed = inner
-            .change(|manifest| {
+            .change(WHO, |manifest| {
                 let next = Change::ClaimJob { job, claim: claim.clone() };
                 if holds(manifest, job, token) { Ok(vec![next]) } else { Err(()) }
             })
@@ -202,7 +159,7 @@ impl Lease for JobLease {
         self.renewing.abort();
         let ended = self
             .inner
-            .change(|manifest| match holds(manifest, self.job, self.token) {
+            .change(WHO, |manifest| match holds(manifest, self.job, self.token) {
                 true => Ok(vec![Change::EndJob { job: self.job }]),
                 false => Err(()),
             })

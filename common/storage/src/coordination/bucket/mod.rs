@@ -67,6 +67,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::backoff::Backoff;
+use super::groups::{GroupChange, GroupOutcome, Groups, of_version};
 use super::recover::Remains;
 use super::settings::CoordinationSettings;
 use super::{
@@ -74,11 +75,13 @@ use super::{
     JobAttempt, LeaderInfo, Lease, Loaded, Member, NodeInfo, PinAttempt, Proposal, WatchEvent,
 };
 use crate::environment::Environment;
-use crate::ids::{Incarnation, JobId, Version};
+use crate::ids::{Incarnation, JobId, Lineage, Version};
 use crate::manifest::{CheckpointRef, Manifest};
 use crate::object::{self, Bucket, ProbeError};
 use crate::watch;
 
+mod change;
+mod groups;
 pub mod inspect;
 mod jobs;
 mod pins;
@@ -355,6 +358,20 @@ impl Coordination for BucketCoordination {
 
     async fn raise_gc_floor(&self, version: Version) -> Result<Version, CoordinationError> {
         Ok(pins::raise_floor(&self.inner, version).await?)
+    }
+
+    async fn groups(&self) -> Result<Groups, CoordinationError> {
+        Ok(of_version(&self.inner.load_now().await?.manifest))
+    }
+
+    async fn change_group(
+        &self,
+        lineage: Lineage,
+        group: &str,
+        change: &GroupChange,
+    ) -> Result<GroupOutcome, CoordinationError> {
+        self.inner.trust().await?;
+        groups::change(&self.inner, lineage, group, change).await
     }
 
     async fn register(&self, member: &Member) -> Result<(), CoordinationError> {

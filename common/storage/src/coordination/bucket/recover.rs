@@ -41,6 +41,7 @@ impl Inner {
             epoch: epoch.unwrap_or_default(),
             writer: None,
             edits: readable,
+            groups: None,
             mark: vec![
                 Some(Bytes::from(newest.to_string())),
                 edits.last().map(|v| Bytes::from(v.to_string())),

@@ -238,7 +238,11 @@ fn refusal(p: &Proposal, state: &HeadState, manifest: &Manifest) -> Option<Commi
     }
     let head = &state.head;
     let same = head.version == p.base.head.version && head.commit == p.base.head.commit;
-    (!same || head.lineage != p.edit.lineage).then_some(CommitOutcome::Moved)
+    if !same || head.lineage != p.edit.lineage {
+        return Some(CommitOutcome::Moved);
+    }
+    // Groups are part of the version: those of another one say nothing about this.
+    p.groups.is_some_and(|read| read != head.version.0).then_some(CommitOutcome::Regrouped)
 }
 
 /// Another edit has the number.

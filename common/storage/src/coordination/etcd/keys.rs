@@ -1,6 +1,8 @@
 //! The key space of one database: every key below `/<root>/<database>/` is built and parsed here.
 //!
 //! ```text
+//! consumers/<group>       a consumer group's cursor, as JSON
+//! consumers_mark          a random number, another one whenever a group comes to hold more of the log
 //! edits/<version:020>     one edit each
 //! epoch                   <lineage>:<n>
 //! gc_floor                a version
@@ -10,6 +12,8 @@
 //! pins/<id>               leased
 //! writer                  leased
 //! ```
+//! Groups are `consumers/` and not `groups/`, which would lie in the one range that everybody watches (from the edits to
+//! the head): a commit of a cursor would then wake every process of the cluster.
 
 use crate::ids::{Epoch, JobId, Lineage, Version};
 
@@ -44,6 +48,24 @@ impl Keys {
 
     pub(super) fn gc_floor(&self) -> String {
         format!("{}gc_floor", self.prefix)
+    }
+
+    /// What every consumer group's key starts with.
+    pub(super) fn groups(&self) -> String {
+        format!("{}consumers/", self.prefix)
+    }
+
+    pub(super) fn group(&self, group: &str) -> String {
+        format!("{}consumers/{group}", self.prefix)
+    }
+
+    /// The group's name in its key; `None` where the key is not a group's.
+    pub(super) fn parse_group<'a>(&self, key: &'a [u8]) -> Option<&'a str> {
+        std::str::from_utf8(key).ok()?.strip_prefix(&self.prefix)?.strip_prefix("consumers/")
+    }
+
+    pub(super) fn groups_mark(&self) -> String {
+        format!("{}consumers_mark", self.prefix)
     }
 
     /// What every edit's key starts with.
@@ -143,6 +165,16 @@ mod tests {
         let within = |key: String| from <= key && key < to;
         assert!(within(keys.edit(Version(0))) && within(keys.edit(Version(u64::MAX))) && within(keys.head()));
         assert!(!within(keys.writer()) && !within(keys.job(JobId(1))) && !within(keys.member("reader", "a")));
+        // A busy group wakes nobody who follows the head.
+        assert!(!within(keys.group("a")) && !within(keys.group("zz")) && !within(keys.groups_mark()));
+    }
+
+    #[test]
+    fn groups_parse_back_and_their_mark_is_none_of_them() {
+        let keys = Keys::new("isle", "shop");
+        assert_eq!(keys.parse_group(keys.group("mail.ers-1").as_bytes()), Some("mail.ers-1"));
+        assert_eq!(keys.parse_group(keys.groups_mark().as_bytes()), None);
+        assert!(!keys.groups_mark().starts_with(&keys.groups()));
     }
 
     #[test]

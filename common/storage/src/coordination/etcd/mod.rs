@@ -11,6 +11,7 @@ mod claim;
 mod client;
 mod edits;
 mod error;
+mod groups;
 mod keys;
 mod lease;
 mod load;
@@ -35,13 +36,14 @@ use tokio_util::task::AbortOnDropHandle;
 
 pub use settings::EtcdSettings;
 
+use super::groups::{GroupChange, GroupOutcome, Groups};
 use super::recover::Remains;
 use super::{
     Backend, ClaimAttempt, CommitOutcome, Coordination, CoordinationError, HeadState, JobAttempt, LeaderInfo,
     Loaded, Member, NodeInfo, PinAttempt, Proposal, WatchEvent,
 };
 use crate::environment::Environment;
-use crate::ids::{Incarnation, JobId, Version};
+use crate::ids::{Incarnation, JobId, Lineage, Version};
 use crate::manifest::{CheckpointRef, Manifest};
 use crate::object::Bucket;
 use client::{Dialer, Kv, get};
@@ -195,6 +197,19 @@ impl Coordination for EtcdCoordination {
 
     async fn raise_gc_floor(&self, version: Version) -> Result<Version, CoordinationError> {
         self.raise_floor(version).await
+    }
+
+    async fn groups(&self) -> Result<Groups, CoordinationError> {
+        self.read_groups().await
+    }
+
+    async fn change_group(
+        &self,
+        lineage: Lineage,
+        group: &str,
+        change: &GroupChange,
+    ) -> Result<GroupOutcome, CoordinationError> {
+        self.change_one_group(lineage, group, change).await
     }
 
     async fn register(&self, member: &Member) -> Result<(), CoordinationError> {

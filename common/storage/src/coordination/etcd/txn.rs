@@ -5,8 +5,10 @@
 //!         job:      IF create_revision(jobs/<id>) = mine AND value(epoch) = as seen      AND value(head) = as read
 //!         observer: IF                                      value(epoch) = as seen      AND value(head) = as read
 //!                   THEN put edits/<v+1>, put head       ELSE get head, epoch, and the lease key
+//!         retention of the log: besides                     value(consumers_mark) = as read
 //! fold:             IF value(head) = as read THEN put head, delete edits/ below      ELSE get head
-//! bootstrap:        IF create_revision(head) = 0 AND create_revision(epoch) = 0 THEN put head, put epoch ELSE get head
+//! bootstrap:        IF create_revision(head) = 0 AND create_revision(epoch) = 0
+//!                   THEN put head, put epoch, put each group ELSE get head
 //! ```
 //!
 //! Each is built from the proposal alone, so that a repeated attempt sends the same bytes, and at most one copy can
@@ -24,6 +26,7 @@ use super::EtcdCoordination;
 use super::client::{Answer, get};
 use super::edits;
 use super::error::CallError;
+use super::groups;
 use super::keys::{EpochValue, Keys};
 use crate::coordination::{Authority, CommitOutcome, CoordinationError, HeadState, Proposal};
 use crate::ids::{CommitId, Version};
@@ -43,10 +46,15 @@ impl EtcdCoordination {
         let epoch = EpochValue { lineage: genesis.lineage, epoch: genesis.epoch };
         let txn = Txn::new()
             .when([absent(self.keys.head()), absent(self.keys.epoch())])
-            .and_then([
-                TxnOp::put(self.keys.head(), raw.to_vec(), None),
-                TxnOp::put(self.keys.epoch(), epoch.to_string(), None),
-            ])
+            .and_then(
+                [
+                    TxnOp::put(self.keys.head(), raw.to_vec(), None),
+                    TxnOp::put(self.keys.epoch(), epoch.to_string(), None),
+                ]
+                .into_iter()
+                .chain(groups::puts(&self.keys, &genesis.groups, head.commit)?)
+                .collect::<Vec<_>>(),
+            )
             .or_else([get(self.keys.head())]);
         let mut last = CallError::NotSent(String::new());
         for _ in 0..BOOTSTRAP_TRIES {
@@ -71,7 +79,7 @@ impl EtcdCoordination {
             Ok(answer) => answer,
             Err(e) => return CommitOutcome::Unknown(e.reason().to_owned()),
         };
-        let found = Found::of(&answer);
+        let found = Found::of(&answer, proposal);
         match judge(&found, &prepared.raw, proposal) {
             Judged::Committed => {
                 self.seen.note(&proposal.head);
@@ -83,6 +91,7 @@ impl EtcdCoordination {
                 })
             }
             Judged::Moved => CommitOutcome::Moved,
+            Judged::Regrouped => CommitOutcome::Regrouped,
             Judged::Fenced(why) => CommitOutcome::Fenced(why),
         }
     }
@@ -148,6 +157,10 @@ impl Prepared {
             compares.push(Compare::create_revision(key.clone(), CompareOp::Equal, token));
             reads.push(get(key));
         }
+        if let Some(read) = proposal.groups {
+            compares.push(groups::mark_is(keys, read));
+            reads.push(get(keys.groups_mark()));
+        }
         // The edit comes before the head: a watch delivers them in this order, and the head completes the pair.
         let puts = [
             TxnOp::put(keys.edit(proposal.edit.version), edit.value.to_vec(), None),
@@ -187,17 +200,22 @@ struct Found {
     epoch: Option<Vec<u8>>,
     /// When the lease key there was created, and what it says.
     holder: Option<(i64, Vec<u8>)>,
+    /// The mark of the consumer groups, where it was compared.
+    groups: Option<u64>,
 }
 
 impl Found {
-    fn of(answer: &Answer) -> Self {
+    fn of(answer: &Answer, proposal: &Proposal) -> Self {
+        let has_lease = !matches!(proposal.authority, Authority::Observer);
+        let groups = proposal.groups.map(|_| groups::mark_of(answer.value(2 + usize::from(has_lease))));
         let head = answer.one(0).filter(|_| !answer.succeeded);
         Self {
             succeeded: answer.succeeded,
             head: head.map(|kv| kv.value().to_vec()),
             committed_at: head.map(etcd_client::KeyValue::mod_revision),
             epoch: answer.value(1).map(<[u8]>::to_vec),
-            holder: answer.one(2).map(|kv| (kv.create_revision(), kv.value().to_vec())),
+            holder: answer.one(2).filter(|_| has_lease).map(|kv| (kv.create_revision(), kv.value().to_vec())),
+            groups,
         }
     }
 }
@@ -207,6 +225,7 @@ impl Found {
 enum Judged {
     Committed,
     Moved,
+    Regrouped,
     Fenced(String),
 }
 
@@ -214,7 +233,11 @@ fn judge(found: &Found, proposed: &[u8], proposal: &Proposal) -> Judged {
     if found.succeeded || found.head.as_deref() == Some(proposed) {
         return Judged::Committed;
     }
-    fenced(found, &proposal.authority).map_or(Judged::Moved, Judged::Fenced)
+    if let Some(why) = fenced(found, &proposal.authority) {
+        return Judged::Fenced(why);
+    }
+    let head_stands = found.head.as_deref() == Some(proposal.base.raw.as_ref());
+    if head_stands && found.groups != proposal.groups { Judged::Regrouped } else { Judged::Moved }
 }
 
 /// Why the right a commit was made under is gone, if it is.
@@ -289,7 +312,7 @@ mod tests {
         let next = manifest.apply(&edit).unwrap();
         let made = next.head(head.checkpoint.clone(), edit.commit);
         let base = HeadState { head, raw, revision: 3 };
-        Proposal { base, edit: Arc::new(edit), head: made, manifest: Arc::new(next), authority }
+        Proposal { base, edit: Arc::new(edit), head: made, manifest: Arc::new(next), authority, groups: None }
     }
 
     fn writer() -> Proposal {
@@ -303,6 +326,7 @@ mod tests {
             committed_at: Some(3),
             epoch: Some(epoch.as_bytes().to_vec()),
             holder: holder.map(|created| (created, b"somebody".to_vec())),
+            groups: proposal.groups,
         }
     }
 
@@ -340,6 +364,20 @@ mod tests {
             );
         }
         assert_eq!(verdict(&found(&p, &mine, Some(70)), &p), Judged::Moved);
+    }
+
+    #[test]
+    fn groups_that_hold_more_are_told_only_of_the_head_that_was_read() {
+        let mut job = proposal(Authority::Job { job: JobId(1), token: 70 });
+        job.groups = Some(5);
+        let mut found = found(&job, "any", Some(70));
+        assert_eq!(verdict(&found, &job), Judged::Moved, "the epoch, then");
+        found.groups = Some(6);
+        assert_eq!(verdict(&found, &job), Judged::Regrouped);
+        found.head = Some(b"another".to_vec());
+        assert_eq!(verdict(&found, &job), Judged::Moved);
+        found.holder = None;
+        assert!(matches!(verdict(&found, &job), Judged::Fenced(_)));
     }
 
     #[test]

@@ -20,6 +20,7 @@ use futures::stream::BoxStream;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::groups::{GroupChange, GroupOutcome, Groups};
 use super::recover::Remains;
 use super::{
     Authority, Backend, Claim, ClaimAttempt, CommitOutcome, Coordination, CoordinationError, HeadState,
@@ -32,6 +33,7 @@ use crate::sabotage::{Rule, broken};
 use crate::watch;
 
 pub mod faults;
+mod groups;
 mod lease;
 mod pins;
 mod recover;
@@ -65,6 +67,7 @@ struct State {
     gc_floor: Version,
     /// By their tokens.
     pins: BTreeMap<i64, (Version, Held)>,
+    groups: Groups,
     members: BTreeMap<String, Member>,
     /// The last token handed out; never goes back, not even with [`MemoryCoordination::restore`].
     token: i64,
@@ -159,6 +162,9 @@ impl State {
         if !self.base_stands(&proposal.base) || !self.epoch_stands(proposal) {
             return CommitOutcome::Moved;
         }
+        if proposal.groups.is_some_and(|read| read != self.groups.mark) {
+            return CommitOutcome::Regrouped;
+        }
         match self.install(proposal.head.clone()) {
             Ok(state) => {
                 self.edits.insert(proposal.edit.version, (Arc::clone(&proposal.edit), state.clone()));
@@ -215,6 +221,7 @@ impl Coordination for MemoryCoordination {
             }
             state.install(head)?;
             state.epoch = Some((genesis.lineage, genesis.epoch));
+            state.put_groups(&genesis.groups);
             Ok(true)
         })
     }
@@ -321,6 +328,22 @@ impl Coordination for MemoryCoordination {
         self.change(|state| {
             state.available()?;
             Ok(state.raise_floor(version))
+        })
+    }
+
+    async fn groups(&self) -> Result<Groups, CoordinationError> {
+        self.read(|state| state.groups.clone())
+    }
+
+    async fn change_group(
+        &self,
+        lineage: Lineage,
+        group: &str,
+        change: &GroupChange,
+    ) -> Result<GroupOutcome, CoordinationError> {
+        self.change(|state| {
+            state.available()?;
+            state.change_group(lineage, group, change)
         })
     }
 

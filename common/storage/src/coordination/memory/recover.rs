@@ -12,7 +12,8 @@ use crate::manifest::{CheckpointRef, Manifest};
 impl State {
     fn mark(&self) -> Vec<Option<Bytes>> {
         let epoch = self.epoch.map(|(lineage, epoch)| Bytes::from(format!("{lineage}:{epoch}")));
-        vec![self.head.as_ref().map(|h| h.raw.clone()), epoch]
+        let groups = serde_json::to_vec(&self.groups.cursors).ok().map(Bytes::from);
+        vec![self.head.as_ref().map(|h| h.raw.clone()), epoch, groups]
     }
 }
 
@@ -26,6 +27,7 @@ impl MemoryCoordination {
                 epoch: state.epoch.map(|(_, epoch)| epoch).unwrap_or_default(),
                 writer: state.writer.as_ref().map(|(leader, _)| leader.clone()),
                 edits: Vec::new(),
+                groups: Some(state.groups.cursors.clone()),
                 mark: state.mark(),
                 head,
             }
@@ -58,6 +60,7 @@ impl MemoryCoordination {
             }
             state.edits.clear();
             state.epoch = Some((manifest.lineage, manifest.epoch));
+            state.put_groups(&manifest.groups);
             state.install(head)?;
             state.resets += 1;
             Ok(true)

@@ -29,8 +29,9 @@
 //! - *trims of the log* and *drops by retention* are undone, to be done again. No older version can win by that: rows
 //!   come back together with everything above them;
 //! - *takeovers* stand in the records and in the segments themselves;
-//! - *snapshots*, *a change of the compaction mode* and *consumer groups* set since then are not in the bucket. They
-//!   are as the checkpoint has them, and the report says so.
+//! - *snapshots* and *a change of the compaction mode* set since then are not in the bucket. They are as the checkpoint
+//!   has them, and the report says so. *Consumer groups* are too, where the service has none any more: each checkpoint
+//!   takes a copy with it. A consumer then gets again what it has consumed since, and nothing less ([`super::groups`]).
 //!
 //! A still older checkpoint is no different if every object it names is there, which is looked up for each candidate,
 //! and if the path from its tail has no hole. In the bucket form edits are objects too; those above every `gone` bound,
@@ -76,13 +77,14 @@
 //! That holds for whoever uses *this* service. A second service that still lives elsewhere cannot be fenced, only be
 //! noticed (at a claim, a checkpoint, a batch of deletes): hence `--old-coordination-is-stopped`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::{CoordinationError, LeaderInfo};
 use crate::ids::{Epoch, Version};
-use crate::manifest::{Edit, Head};
+use crate::manifest::{Edit, GroupCursor, Head};
 
 mod base;
 mod carry_out;
@@ -117,6 +119,8 @@ pub struct Remains {
     pub writer: Option<LeaderInfo>,
     /// Edits that lie in the bucket itself and that no fold has ever allowed to be deleted, ascending.
     pub edits: Vec<Arc<Edit>>,
+    /// The consumer groups that the service still has, where it keeps them itself.
+    pub groups: Option<BTreeMap<String, GroupCursor>>,
     /// What [`super::Coordination::replace`] compares; each form knows its own.
     pub mark: Vec<Option<Bytes>>,
 }

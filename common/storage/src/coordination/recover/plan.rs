@@ -8,6 +8,7 @@ use super::path::{self, Fate, Gap, Segment};
 use super::refusal::RecoverError;
 use super::survey::Findings;
 use super::{EPOCH_STRIDE, Remains, VERSION_STRIDE};
+use crate::coordination::groups;
 use crate::ids::{CommitId, Epoch, Incarnation, Lineage, SeqNo, Version};
 use crate::manifest::{Author, Change, Edit, LogEntry, Manifest, check};
 use crate::names;
@@ -180,6 +181,7 @@ fn build(
     manifest.jobs.clear();
     // Merges in parts begin anew: what they had staged may be gone with the edits that were lost, and is an orphan now.
     manifest.staged.clear();
+    manifest.groups = groups::recovered(base, &found.remains, &manifest);
     check::whole(&manifest).map_err(|e| unfit(e.to_string()))?;
     Ok(manifest)
 }

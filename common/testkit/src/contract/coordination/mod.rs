@@ -14,6 +14,7 @@ use isle_storage::object::Bucket;
 mod basics;
 mod fencing;
 mod folding;
+mod groups;
 mod identity;
 mod jobs;
 mod lost_replies;
@@ -123,6 +124,14 @@ where
         recovering::whoever_follows_goes_over_to_the_new_history,
         recovering::a_damaged_checkpoint_is_passed_over,
         recovering::a_missing_link_is_a_refusal_that_names_it,
+        groups::a_group_is_created_once,
+        groups::an_unknown_group_is_said_to_be_unknown,
+        groups::a_cursor_only_moves_on_unless_it_is_rewound,
+        groups::of_many_who_commit_the_furthest_stands,
+        groups::a_deleted_group_is_gone,
+        groups::groups_survive_what_the_head_survives,
+        groups::a_group_is_never_beyond_a_rebuilt_log,
+        groups::an_edit_planned_with_groups_gives_way_to_one_that_needs_more,
         jobs::a_job_has_one_holder_and_its_commits_go_in,
         jobs::a_job_that_was_taken_away_commits_no_more,
         pins::a_pin_stops_the_floor_until_it_is_given_back,
