@@ -419,8 +419,9 @@ pub trait Coordination: Send + Sync + fmt::Debug {
 
     /// Changes one consumer group, atomically: the change is decided by the group as it is at that instant, and by nothing
     /// else, however many change it at once. Numbers in it are of the history `lineage`, which is compared in the same
-    /// step, and at or below its head, which the caller has seen to. Answered only once what the answer says is stored. A passing failure says nothing about what was done, and
-    /// the same change may be asked for again: the answer is then that of the first time.
+    /// step, and at or below its head, which the caller has seen to. Answered only once what the answer says is stored.
+    /// After a passing failure it may have been done, and to ask for the same again does no harm: an advance is found
+    /// done, a group created [`GroupOutcome::Exists`], one deleted is [`GroupOutcome::Unknown`].
     async fn change_group(
         &self,
         lineage: Lineage,
