@@ -121,7 +121,7 @@ async fn copy(
         seq: copied.cursor.seq.0,
         instant: bootstrap.instant().0,
         snapshot: copied.snapshot,
-        after: after.map(|(rows, _)| rows),
+        after: after.map(|page| page.rows),
     }))
 }
 

@@ -4,6 +4,7 @@
 mod cluster;
 mod commits;
 mod contract;
+mod groups;
 mod leases;
 mod losses;
 mod proxy;
