@@ -9,7 +9,7 @@ use isle_storage::database::Database;
 use isle_storage::ids::{CommitId, Incarnation, Lineage, SeqNo};
 use isle_storage::manifest::GroupCursor;
 
-use super::scene::{Scene, propose};
+use super::scene::{Scene, commit_snapshot, propose};
 
 const BAD: &str = "/isle/default/consumers/bad";
 
@@ -38,6 +38,7 @@ async fn as_many_groups_as_there_may_be_are_recovered_in_one_step() {
         assert!(matches!(change(&db, &format!("g{n}"), create()).await, GroupOutcome::Stored(_)));
     }
     assert_eq!(change(&db, "one-more", create()).await, GroupOutcome::TooMany);
+    commit_snapshot(&db, "later").await;
     fold::fold(&db, &db.load().await.unwrap()).await.unwrap();
     let before = db.coordination.groups().await.unwrap();
     scene.etcd.wipe().await;
