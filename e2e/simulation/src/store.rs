@@ -11,7 +11,7 @@ use futures::{FutureExt, StreamExt};
 use isle_storage::ids::Timestamp;
 use isle_storage::names::ObjectPath;
 use isle_storage::object::{
-    Body, Bucket, ObjectMeta, PartAt, StoreError, StoreErrorKind, StoredPart, UploadId,
+    Body, Bucket, Copied, ObjectMeta, Origin, PartAt, StoreError, StoreErrorKind, StoredPart, UploadId,
 };
 use parking_lot::Mutex;
 
@@ -260,6 +260,26 @@ impl Bucket for SimBucket {
         self.ask("abort_upload", path.as_str(), move |this| {
             this.objects.uploads.lock().open.remove(&id);
             Ok(())
+        })
+        .await
+    }
+
+    fn origin(&self) -> Origin {
+        Origin::new(Arc::clone(&self.objects))
+    }
+
+    async fn copy_from(
+        &self,
+        source: &Origin,
+        from: &ObjectPath,
+        to: &ObjectPath,
+    ) -> Result<Copied, StoreError> {
+        let Some(objects) = source.of::<Arc<Objects>>().cloned() else { return Ok(Copied::Cannot) };
+        let (from, name) = (from.as_str().to_owned(), to.as_str().to_owned());
+        self.ask("copy", to.as_str(), move |this| {
+            let bytes = objects.get(&from).ok_or(StoreErrorKind::NotFound)?;
+            this.write(&name, &bytes.into());
+            Ok(Copied::ByReference)
         })
         .await
     }

@@ -108,6 +108,9 @@ async fn answer(objects: Arc<Mutex<Objects>>, request: Request<Incoming>) -> Res
         Method::GET if key.is_empty() => objects.list(head.uri.query().unwrap_or_default()),
         Method::GET => objects.get(key, header("range")),
         Method::HEAD => objects.get(key, None),
+        Method::PUT if header("x-goog-copy-source").is_some() => {
+            objects.copy(&decoded(header("x-goog-copy-source").unwrap_or_default()), key)
+        }
         Method::PUT => objects.put(key, body.to_bytes(), header("x-goog-if-generation-match")),
         Method::DELETE => objects.delete(key),
         _ => error(405, "MethodNotAllowed"),
@@ -125,6 +128,14 @@ impl Objects {
         let answer = object.described(Response::builder()).body(Full::default()).unwrap();
         self.all.insert(key.to_owned(), object);
         answer
+    }
+
+    fn copy(&mut self, source: &str, key: &str) -> Answer {
+        let from = source.strip_prefix(BUCKET).and_then(|rest| rest.strip_prefix('/'));
+        let Some(bytes) = from.and_then(|from| self.all.get(from)).map(|object| object.bytes.clone()) else {
+            return error(404, "NoSuchKey");
+        };
+        self.put(key, bytes, None)
     }
 
     fn get(&self, key: &str, range: Option<&str>) -> Answer {

@@ -8,7 +8,8 @@ use futures::TryStreamExt;
 use isle_storage::environment::{Environment, SystemEntropy};
 use isle_storage::names::ObjectPath;
 use isle_storage::object::{
-    Bucket, OpenErrorKind, ProbeError, StoreError, StoreErrorKind, StoreSettings, conditional_create, open,
+    Bucket, Copied, OpenErrorKind, ProbeError, StoreError, StoreErrorKind, StoreSettings, conditional_create,
+    open,
 };
 use isle_testkit::contract::{self, BucketContract, Uploads};
 
@@ -37,6 +38,32 @@ async fn s3_without_atomic_creates_keeps_the_rest_of_the_contract() {
     // The whole bucket as one database: no prefix at all.
     let bucket = opened(&s3.url(""), &s3.env());
     contract::bucket(bucket, BucketContract { many: 10, large: 1 << 20, ..plain }).await;
+    copied_between_prefixes(|prefix| opened(&s3.url(prefix), &s3.env())).await;
+}
+
+/// Two prefixes of one bucket, and the whole of it.
+async fn copied_between_prefixes(open: impl Fn(&str) -> Arc<dyn Bucket>) {
+    let (one, other, whole) = (open("one/prefix"), open("other"), open(""));
+    contract::copies(&one, &other, "table/00", true).await;
+    contract::copies(&whole, &one, "table/00", true).await;
+}
+
+/// Rights on one bucket are not taken for rights on another, nor one account's for another's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_reached_in_another_way_is_not_copied_by_reference() {
+    let (s3, dir) = (S3::start().await, tempfile::tempdir().unwrap());
+    let bucket = opened(&s3.url("p"), &s3.env());
+    let mut elsewhere = vec![
+        opened(&s3.url("p").replace("://isle/", "://isle-2/"), &s3.env()),
+        opened(&s3.url("p"), &vec![("AWS_ACCESS_KEY_ID".to_owned(), "x".to_owned()), s3.env()[1].clone()]),
+    ];
+    elsewhere.extend(
+        [format!("file://{}", dir.path().display()), "memory://".to_owned()].map(|u| opened(&u, &Env::new())),
+    );
+    for other in elsewhere {
+        let copied = bucket.copy_from(&other.origin(), &path("x"), &path("x")).await.unwrap();
+        assert_eq!(copied, Copied::Cannot, "{}", other.url());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -45,6 +72,7 @@ async fn s3_with_atomic_creates_keeps_the_contract_and_passes_the_probe() {
     let bucket = opened(&moto.url("prefix"), &moto.env());
     contract::bucket(Arc::clone(&bucket), BucketContract::default()).await;
     conditional_create(&bucket, &SystemEntropy).await.unwrap();
+    copied_between_prefixes(|prefix| opened(&moto.url(prefix), &moto.env())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -53,6 +81,7 @@ async fn azure_keeps_the_contract_and_passes_the_probe() {
     let bucket = opened(&azurite.url("prefix"), &azurite.env());
     contract::bucket(Arc::clone(&bucket), BucketContract::default()).await;
     conditional_create(&bucket, &SystemEntropy).await.unwrap();
+    copied_between_prefixes(|prefix| opened(&azurite.url(prefix), &azurite.env())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -62,6 +91,7 @@ async fn google_keeps_the_contract_and_passes_the_probe() {
     let whole_objects = BucketContract { uploads: Uploads::Never, ..BucketContract::default() };
     contract::bucket(Arc::clone(&bucket), whole_objects).await;
     conditional_create(&bucket, &SystemEntropy).await.unwrap();
+    copied_between_prefixes(|prefix| opened(&gcs.url(prefix), &gcs.env())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -79,7 +109,14 @@ async fn files_and_memory_keep_the_contract_and_pass_the_probe() {
 async fn a_store_that_ignores_conditions_is_refused_by_the_probe() {
     let s3 = S3::with(Conditions::Ignored).await;
     let bucket = opened(&s3.url("prefix"), &s3.env());
-    let plain = BucketContract { atomic_create: false, many: 10, large: 1 << 20, uploads: Uploads::Never };
+    // This server knows neither parts nor copies.
+    let plain = BucketContract {
+        atomic_create: false,
+        many: 10,
+        large: 1 << 20,
+        uploads: Uploads::Never,
+        copies: false,
+    };
     contract::bucket(Arc::clone(&bucket), plain).await;
     let error = conditional_create(&bucket, &SystemEntropy).await.unwrap_err();
     assert!(matches!(error, ProbeError::NotAtomic { .. }), "{error}");

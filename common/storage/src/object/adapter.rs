@@ -19,7 +19,11 @@ use object_store::path::Path;
 use object_store::{GetOptions, GetRange, GetResult, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 
 use super::cloud::failure;
-use super::{Body, Bucket, ObjectMeta, PartAt, StoreError, StoreErrorKind, StoredPart, UploadId};
+use super::location::Cloud;
+use super::{
+    Body, Bucket, Copied, Credentials, ObjectMeta, Origin, PartAt, StoreError, StoreErrorKind, StoreSettings,
+    StoredPart, UploadId,
+};
 use crate::ids::Timestamp;
 use crate::names::ObjectPath;
 
@@ -52,12 +56,29 @@ impl std::fmt::Debug for Parts {
     }
 }
 
+/// A bucket of a cloud store and how it is reached, apart from the prefix: two prefixes that have this in common are
+/// copied between by the store, with rights that are good for both.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Reached {
+    /// Without its prefix.
+    bucket: Cloud,
+    credentials: Credentials,
+}
+
+/// A prefix in such a bucket, for another prefix that takes objects of it by reference.
+#[derive(Debug)]
+struct Prefix {
+    of: Reached,
+    prefix: String,
+}
+
 /// A cloud store as a bucket.
 #[derive(Debug)]
 pub(super) struct Adapter {
     store: Arc<dyn ObjectStore>,
     /// The same store, as it takes objects in parts.
     parts: Parts,
+    reached_by: Reached,
     prefix: String,
     url: String,
     timeout: Duration,
@@ -66,15 +87,23 @@ pub(super) struct Adapter {
 }
 
 impl Adapter {
-    /// Objects of `store` below `prefix` (without slashes at its ends).
-    pub(super) fn new(store: Store, prefix: String, url: String, timeout: Duration) -> Self {
+    /// Objects of `store`, the client of `cloud`, below its prefix.
+    pub(super) fn new(store: Store, cloud: &Cloud, settings: &StoreSettings) -> Self {
         let Store { whole, parts } = store;
-        Self { store: whole, parts: Parts(parts), prefix, url, timeout, reached: AtomicBool::new(false) }
+        let bucket = Cloud { prefix: String::new(), ..cloud.clone() };
+        Self {
+            store: whole,
+            parts: Parts(parts),
+            reached_by: Reached { bucket, credentials: settings.credentials.clone() },
+            prefix: cloud.prefix.clone(),
+            url: cloud.to_string(),
+            timeout: Duration::from_secs(settings.request_timeout_seconds),
+            reached: AtomicBool::new(false),
+        }
     }
 
     fn locate(&self, op: &'static str, path: &ObjectPath) -> Result<Path, StoreError> {
-        let whole = join(&self.prefix, path.as_str());
-        Path::parse(whole).map_err(|e| StoreError::new(StoreErrorKind::Permanent, op, path, e.to_string()))
+        located(op, &self.prefix, path)
     }
 
     /// Runs one request under the time limit and translates its error.
@@ -178,6 +207,11 @@ fn payload(body: &Body) -> PutPayload {
     body.pieces().iter().cloned().collect()
 }
 
+fn located(op: &'static str, prefix: &str, path: &ObjectPath) -> Result<Path, StoreError> {
+    let whole = join(prefix, path.as_str());
+    Path::parse(whole).map_err(|e| StoreError::new(StoreErrorKind::Permanent, op, path, e.to_string()))
+}
+
 fn join(prefix: &str, path: &str) -> String {
     match (prefix, path) {
         ("", path) => path.to_owned(),
@@ -272,6 +306,29 @@ impl Bucket for Adapter {
             Err(e) if e.is_not_found() => Ok(()),
             result => result,
         }
+    }
+
+    fn origin(&self) -> Origin {
+        Origin::new(Prefix { of: self.reached_by.clone(), prefix: self.prefix.clone() })
+    }
+
+    /// One request, which S3 takes for objects of up to 5 GiB: ours are far smaller, and a larger one is refused. (Azure
+    /// may answer before it is done, with an empty object in the meantime: whoever copies compares the length.)
+    async fn copy_from(
+        &self,
+        source: &Origin,
+        from: &ObjectPath,
+        to: &ObjectPath,
+    ) -> Result<Copied, StoreError> {
+        let Some(source) = source.of::<Prefix>().filter(|p| p.of == self.reached_by) else {
+            return Ok(Copied::Cannot);
+        };
+        let from = located("copy", &source.prefix, from)?;
+        let location = self.locate("copy", to)?;
+        // The store moves the bytes before it answers.
+        let limit = self.timeout * 2;
+        self.request("copy", to, limit, self.store.copy(&from, &location)).await?;
+        Ok(Copied::ByReference)
     }
 
     async fn begin_upload(&self, path: &ObjectPath) -> Result<UploadId, StoreError> {

@@ -28,9 +28,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) fn connect(cloud: &Cloud, settings: &StoreSettings) -> Result<Arc<dyn Bucket>, OpenError> {
     // Without a process-wide choice of cryptography the HTTP client panics; that one is chosen already is fine.
     let _chosen = rustls::crypto::ring::default_provider().install_default();
-    let timeout = Duration::from_secs(settings.request_timeout_seconds);
     let store = build(cloud, settings)?;
-    Ok(Arc::new(Adapter::new(store, cloud.prefix.clone(), cloud.to_string(), timeout)))
+    Ok(Arc::new(Adapter::new(store, cloud, settings)))
 }
 
 fn build(cloud: &Cloud, settings: &StoreSettings) -> Result<Store, OpenError> {

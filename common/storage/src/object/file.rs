@@ -4,10 +4,12 @@
 //!   put     stage ─▶ fsync file ─▶ rename over the name   ─▶ fsync folder ─▶ Ok
 //!   create  stage ─▶ fsync file ─▶ hard link to the name  ─▶ fsync folder ─▶ Ok
 //!                                  └ exists: fsync folder ─▶ AlreadyExists
+//!   copy    hard link to staging ─▶ rename over the name  ─▶ fsync folder ─▶ Ok (another bucket's file, by reference)
 //!   parts   stage an empty file ─▶ write each at its place ─▶ complete: as put does from its fsync on
 //! ```
 //! Rename and hard link are atomic, between processes too: an object appears whole or not at all, and a link has one
-//! winner. Staged bytes lie in `.isle-staging/`, which no listing shows.
+//! winner. A file that several buckets name is never written to again, since every write goes to a staged file of its
+//! own, and a delete takes away one name. Staged bytes lie in `.isle-staging/`, which no listing shows.
 //!
 //! Crash cases:
 //! - before the link or rename: a staged file is left; the next opening removes it once it is an hour old.
@@ -29,7 +31,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -40,7 +42,8 @@ use self::disk::RealDisk;
 use self::layout::{Layout, Publish};
 use super::open::OpenError;
 use super::{
-    Body, Bucket, ObjectMeta, PartAt, StoreError, StoreErrorKind, StoredPart, UploadId, whole_range,
+    Body, Bucket, Copied, ObjectMeta, Origin, PartAt, StoreError, StoreErrorKind, StoredPart, UploadId,
+    whole_range,
 };
 use crate::environment::Environment;
 use crate::ids::Timestamp;
@@ -84,6 +87,10 @@ impl FileBucket {
         }
     }
 }
+
+/// The directory of a bucket, for another that links to its files.
+#[derive(Debug)]
+struct Folder(PathBuf);
 
 fn refused(root: &Path, error: &io::Error) -> OpenError {
     let root = root.display();
@@ -194,6 +201,22 @@ impl Bucket for FileBucket {
             Err(e) if gone(&e) => Ok(()),
             result => result,
         }
+    }
+
+    fn origin(&self) -> Origin {
+        Origin::new(Folder(self.layout.root().to_path_buf()))
+    }
+
+    async fn copy_from(
+        &self,
+        source: &Origin,
+        from: &ObjectPath,
+        to: &ObjectPath,
+    ) -> Result<Copied, StoreError> {
+        let Some(Folder(root)) = source.of::<Folder>() else { return Ok(Copied::Cannot) };
+        let source = root.join(from.as_str());
+        let adopted = self.blocking("copy", to, move |layout, file| layout.adopt(&source, file)).await?;
+        Ok(if adopted { Copied::ByReference } else { Copied::Cannot })
     }
 
     async fn begin_upload(&self, path: &ObjectPath) -> Result<UploadId, StoreError> {

@@ -12,7 +12,9 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::{Body, Bucket, ObjectMeta, PartAt, StoreError, StoreErrorKind, StoredPart, UploadId};
+use super::{
+    Body, Bucket, Copied, ObjectMeta, Origin, PartAt, StoreError, StoreErrorKind, StoredPart, UploadId,
+};
 use crate::names::ObjectPath;
 
 /// A bucket with at most so many reads and as many writes in flight.
@@ -107,6 +109,20 @@ impl Bucket for LimitBucket {
     async fn abort_upload(&self, path: &ObjectPath, upload: &UploadId) -> Result<(), StoreError> {
         let _place = admit(&self.writes, "abort_upload", path).await?;
         self.inner.abort_upload(path, upload).await
+    }
+
+    fn origin(&self) -> Origin {
+        self.inner.origin()
+    }
+
+    async fn copy_from(
+        &self,
+        source: &Origin,
+        from: &ObjectPath,
+        to: &ObjectPath,
+    ) -> Result<Copied, StoreError> {
+        let _place = admit(&self.writes, "copy", to).await?;
+        self.inner.copy_from(source, from, to).await
     }
 
     fn has_atomic_create(&self) -> bool {

@@ -14,8 +14,8 @@ use futures::stream::{self, BoxStream};
 use parking_lot::{Mutex, RwLock};
 
 use super::{
-    Body, Bucket, ObjectMeta, PartAt, StoreError, StoreErrorKind, StoredPart, UploadId, in_folder,
-    whole_range,
+    Body, Bucket, Copied, ObjectMeta, Origin, PartAt, StoreError, StoreErrorKind, StoredPart, UploadId,
+    in_folder, whole_range,
 };
 use crate::environment::Clock;
 use crate::ids::Timestamp;
@@ -24,12 +24,15 @@ use crate::names::ObjectPath;
 /// The buckets with a name, which live as long as the process: closing a database and opening it again finds it.
 static NAMED: LazyLock<Mutex<HashMap<String, Arc<MemoryBucket>>>> = LazyLock::new(Mutex::default);
 
+/// Objects by their paths; shared with whoever takes some by reference.
+type Objects = Arc<RwLock<BTreeMap<String, Object>>>;
+
 /// A bucket in memory. Every operation is atomic; nothing survives the process.
 #[derive(Debug)]
 pub struct MemoryBucket {
     name: String,
     clock: Arc<dyn Clock>,
-    objects: RwLock<BTreeMap<String, Object>>,
+    objects: Objects,
     uploads: Mutex<Uploads>,
 }
 
@@ -90,7 +93,7 @@ impl MemoryBucket {
     /// An empty bucket of its own.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { name: String::new(), clock, objects: RwLock::default(), uploads: Mutex::default() }
+        Self { name: String::new(), clock, objects: Arc::default(), uploads: Mutex::default() }
     }
 
     /// The bucket every caller in this process gets under that name.
@@ -121,9 +124,12 @@ impl MemoryBucket {
     }
 
     fn find(&self, op: &'static str, path: &ObjectPath) -> Result<Object, StoreError> {
-        let missing = || StoreError::new(StoreErrorKind::NotFound, op, path, "there is no such object");
-        self.objects.read().get(path.as_str()).cloned().ok_or_else(missing)
+        self.objects.read().get(path.as_str()).cloned().ok_or_else(|| missing(op, path))
     }
+}
+
+fn missing(op: &'static str, path: &ObjectPath) -> StoreError {
+    StoreError::new(StoreErrorKind::NotFound, op, path, "there is no such object")
 }
 
 fn no_upload(op: &'static str, path: &ObjectPath) -> StoreError {
@@ -183,6 +189,25 @@ impl Bucket for MemoryBucket {
     async fn delete(&self, path: &ObjectPath) -> Result<(), StoreError> {
         self.objects.write().remove(path.as_str());
         Ok(())
+    }
+
+    fn origin(&self) -> Origin {
+        Origin::new(Arc::clone(&self.objects))
+    }
+
+    async fn copy_from(
+        &self,
+        source: &Origin,
+        from: &ObjectPath,
+        to: &ObjectPath,
+    ) -> Result<Copied, StoreError> {
+        let Some(objects) = source.of::<Objects>() else { return Ok(Copied::Cannot) };
+        let Some(found) = objects.read().get(from.as_str()).cloned() else {
+            return Err(missing("copy", from));
+        };
+        let object = Object { modified: self.clock.now(), ..found };
+        self.objects.write().insert(to.as_str().to_owned(), object);
+        Ok(Copied::ByReference)
     }
 
     async fn begin_upload(&self, _path: &ObjectPath) -> Result<UploadId, StoreError> {

@@ -16,7 +16,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use tokio::time::Instant;
 
-use super::{Body, Bucket, ObjectMeta, PartAt, StoreError, StoreErrorKind, StoredPart, UploadId};
+use super::{
+    Body, Bucket, Copied, ObjectMeta, Origin, PartAt, StoreError, StoreErrorKind, StoredPart, UploadId,
+};
 use crate::environment::Metrics;
 use crate::names::ObjectPath;
 
@@ -26,7 +28,7 @@ const LIST_PAGE: u64 = 1000;
 /// What requests cost, in US dollars.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Prices {
-    /// A million puts, creates or pages of a listing.
+    /// A million puts, creates, copies or pages of a listing.
     pub million_writes: f64,
     /// A million gets or heads.
     pub million_reads: f64,
@@ -43,19 +45,21 @@ enum Op {
     Head,
     List,
     Delete,
+    Copy,
     Begin,
     Part,
     Complete,
     Abort,
 }
 
-const OPS: [(Op, &str); 10] = [
+const OPS: [(Op, &str); 11] = [
     (Op::Put, "put"),
     (Op::Create, "create"),
     (Op::Get, "get"),
     (Op::Head, "head"),
     (Op::List, "list"),
     (Op::Delete, "delete"),
+    (Op::Copy, "copy"),
     (Op::Begin, "begin_upload"),
     (Op::Part, "upload_part"),
     (Op::Complete, "complete_upload"),
@@ -77,6 +81,8 @@ pub struct Usage {
     pub lists: u64,
     /// Deletes.
     pub deletes: u64,
+    /// Copies by reference.
+    pub copies: u64,
     /// Requests of uploads in parts, of every kind.
     pub uploads: u64,
     /// How many of all of them failed (NotFound and AlreadyExists are answers, not failures).
@@ -93,7 +99,9 @@ impl Usage {
     /// Requests of every kind together.
     #[must_use]
     pub fn requests(&self) -> u64 {
-        self.puts + self.creates + self.gets + self.heads + self.lists + self.deletes + self.uploads
+        let reads = self.gets + self.heads + self.lists;
+        let writes = self.puts + self.creates + self.deletes + self.copies + self.uploads;
+        reads + writes
     }
 
     /// What was added since an earlier reading.
@@ -106,6 +114,7 @@ impl Usage {
             heads: self.heads - earlier.heads,
             lists: self.lists - earlier.lists,
             deletes: self.deletes - earlier.deletes,
+            copies: self.copies - earlier.copies,
             uploads: self.uploads - earlier.uploads,
             failures: self.failures - earlier.failures,
             bytes_read: self.bytes_read - earlier.bytes_read,
@@ -186,6 +195,7 @@ impl Meter {
             heads: of(Op::Head),
             lists: of(Op::List),
             deletes: of(Op::Delete),
+            copies: of(Op::Copy),
             uploads: of(Op::Begin) + of(Op::Part) + of(Op::Complete) + of(Op::Abort),
             failures: self.failures.load(Ordering::Relaxed),
             bytes_read: self.read.get(),
@@ -209,7 +219,7 @@ impl Meter {
             }
         }
         let million = match op {
-            Op::Put | Op::Create | Op::List | Op::Begin | Op::Part | Op::Complete => {
+            Op::Put | Op::Create | Op::List | Op::Copy | Op::Begin | Op::Part | Op::Complete => {
                 self.prices.million_writes
             }
             Op::Get | Op::Head => self.prices.million_reads,
@@ -356,6 +366,25 @@ impl Bucket for MeterBucket {
         let started = Instant::now();
         let result = self.inner.abort_upload(path, upload).await;
         self.meter.finish(Op::Abort, started, &result);
+        result
+    }
+
+    fn origin(&self) -> Origin {
+        self.inner.origin()
+    }
+
+    async fn copy_from(
+        &self,
+        source: &Origin,
+        from: &ObjectPath,
+        to: &ObjectPath,
+    ) -> Result<Copied, StoreError> {
+        let started = Instant::now();
+        let result = self.inner.copy_from(source, from, to).await;
+        // Where the store was not asked there is no request to count.
+        if !matches!(result, Ok(Copied::Cannot)) {
+            self.meter.finish(Op::Copy, started, &result);
+        }
         result
     }
 

@@ -24,6 +24,7 @@ mod null;
 mod open;
 mod parts;
 mod probe;
+mod reference;
 mod retry;
 mod settings;
 mod upload;
@@ -45,6 +46,7 @@ pub use self::null::NullBucket;
 pub use self::open::{OpenError, OpenErrorKind, Opened, decorate, open, open_metered};
 pub use self::parts::{PART_BYTES, PartAt, PartBudget, StoredPart, UploadId};
 pub use self::probe::{ProbeError, conditional_create};
+pub use self::reference::{Copied, Origin};
 pub use self::retry::{RetryBucket, RetryPolicy};
 pub use self::settings::StoreSettings;
 pub use self::upload::Upload;
@@ -165,8 +167,8 @@ impl StoreErrorKind {
 pub struct StoreError {
     /// What a caller branches on.
     pub kind: StoreErrorKind,
-    /// `put`, `create`, `get`, `head`, `list`, `delete`, `begin_upload`, `upload_part`, `complete_upload` or
-    /// `abort_upload`.
+    /// `put`, `create`, `get`, `head`, `list`, `delete`, `copy`, `begin_upload`, `upload_part`, `complete_upload`
+    /// or `abort_upload`.
     pub op: &'static str,
     /// The object, relative to the prefix.
     pub path: String,
@@ -231,6 +233,24 @@ pub trait Bucket: Send + Sync + fmt::Debug {
 
     /// Deletes an object; one that is already gone is fine.
     async fn delete(&self, path: &ObjectPath) -> Result<(), StoreError>;
+
+    /// Where this bucket lies, for another that may take objects of it by reference.
+    fn origin(&self) -> Origin {
+        Origin::nowhere()
+    }
+
+    /// Makes the object `from` of the bucket at `source` an object of this one, named `to`, without reading it: on
+    /// [`Copied::ByReference`] it is there as after a [`Bucket::put`], which it replaces like one, and lives on by itself.
+    /// Where that cannot be done is an answer; a store that was asked and refused is an error, and whoever wants the
+    /// object all the same reads and writes it.
+    async fn copy_from(
+        &self,
+        _source: &Origin,
+        _from: &ObjectPath,
+        _to: &ObjectPath,
+    ) -> Result<Copied, StoreError> {
+        Ok(Copied::Cannot)
+    }
 
     /// Begins an object that comes in parts: nothing appears under the name before [`Bucket::complete_upload`]. Use
     /// [`Upload`] rather than this.

@@ -31,7 +31,9 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
 use tokio::time::Instant;
 
-use super::{Body, Bucket, ObjectMeta, PartAt, StoreError, StoreErrorKind, StoredPart, UploadId};
+use super::{
+    Body, Bucket, Copied, ObjectMeta, Origin, PartAt, StoreError, StoreErrorKind, StoredPart, UploadId,
+};
 use crate::environment::Entropy;
 use crate::names::ObjectPath;
 
@@ -302,6 +304,25 @@ impl Bucket for RetryBucket {
             match self.inner.abort_upload(path, upload).await {
                 Ok(()) => return Ok(()),
                 Err(e) => attempts.again(e).await?,
+            }
+        }
+    }
+
+    fn origin(&self) -> Origin {
+        self.inner.origin()
+    }
+
+    async fn copy_from(
+        &self,
+        source: &Origin,
+        from: &ObjectPath,
+        to: &ObjectPath,
+    ) -> Result<Copied, StoreError> {
+        let mut attempts = self.attempts();
+        loop {
+            match self.inner.copy_from(source, from, to).await {
+                Ok(copied) => return Ok(copied),
+                Err(e) => attempts.write_again(e).await?,
             }
         }
     }

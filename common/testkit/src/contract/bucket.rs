@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::future::join_all;
 use futures::{StreamExt, TryStreamExt, stream};
 use isle_storage::names::ObjectPath;
-use isle_storage::object::{Body, Bucket, PartAt, PartBudget, StoreErrorKind, Upload};
+use isle_storage::object::{Body, Bucket, Copied, Origin, PartAt, PartBudget, StoreErrorKind, Upload};
 
 /// How hard a store is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub struct BucketContract {
     pub large: usize,
     /// What the server understands of uploads in parts.
     pub uploads: Uploads,
+    /// Whether it copies objects by itself. Where a server that stands for a store in tests does not, it must say so.
+    pub copies: bool,
 }
 
 /// What a server understands of uploads in parts. Every store that Isle is made for understands all of it; some servers
@@ -38,7 +40,7 @@ pub enum Uploads {
 
 impl Default for BucketContract {
     fn default() -> Self {
-        Self { atomic_create: true, many: 1_100, large: 9 << 20, uploads: Uploads::InParts }
+        Self { atomic_create: true, many: 1_100, large: 9 << 20, uploads: Uploads::InParts, copies: true }
     }
 }
 
@@ -59,11 +61,52 @@ pub async fn bucket(store: Arc<dyn Bucket>, contract: BucketContract) {
     suite.missing_objects().await;
     suite.bodies_in_pieces().await;
     suite.uploads_in_parts().await;
+    copies(&suite.store, &suite.store, &format!("{}/copies", suite.run), contract.copies).await;
     suite.heads().await;
     suite.creates().await;
     suite.listings().await;
     suite.many_objects().await;
     suite.clean().await;
+}
+
+/// What one bucket takes of another by reference, below `folder` of both: they are two prefixes of one store, or the same.
+/// Where the store does not copy by itself (`copies` is false) it must say so, or fail for good.
+pub async fn copies(source: &Arc<dyn Bucket>, target: &Arc<dyn Bucket>, folder: &str, copies: bool) {
+    let path = |name: &str| ObjectPath::new(format!("{folder}/{name}")).unwrap();
+    let bytes = |text: &'static [u8]| Bytes::from_static(text);
+    let (from, to) = (path("a/original"), path("b/copy"));
+    source.put(&from, bytes(b"first").into()).await.unwrap();
+    let far = target.copy_from(&Origin::nowhere(), &from, &to).await.unwrap();
+    assert_eq!(far, Copied::Cannot, "nothing is had from nowhere");
+    let take = async || target.copy_from(&source.origin(), &from, &to).await;
+    if !copies {
+        match take().await {
+            Ok(copied) => assert_eq!(copied, Copied::Cannot),
+            Err(e) => assert!(!e.is_transient(), "whoever copies goes on by reading: {e}"),
+        }
+        return;
+    }
+    for _ in 0..2 {
+        assert_eq!(take().await.unwrap(), Copied::ByReference, "twice is fine");
+        assert_eq!(target.get(&to).await.unwrap(), "first");
+        assert_eq!(target.head(&to).await.unwrap().len, 5);
+    }
+    source.put(&from, bytes(b"second").into()).await.unwrap();
+    assert_eq!(target.get(&to).await.unwrap(), "first", "the original is replaced, the copy is not");
+    assert_eq!(take().await.unwrap(), Copied::ByReference);
+    assert_eq!(target.get(&to).await.unwrap(), "second", "a copy replaces what was there");
+    target.put(&to, bytes(b"third").into()).await.unwrap();
+    assert_eq!(source.get(&from).await.unwrap(), "second", "the copy is replaced, the original is not");
+    assert_eq!(take().await.unwrap(), Copied::ByReference);
+    source.delete(&from).await.unwrap();
+    assert_eq!(target.get(&to).await.unwrap(), "second", "the copy outlives the original");
+    assert!(take().await.unwrap_err().is_not_found(), "what is gone cannot be copied");
+    let large = Bytes::from((0..PART + 1).map(|n| (n / 257 + n) as u8).collect::<Vec<_>>());
+    source.put(&from, large.clone().into()).await.unwrap();
+    assert_eq!(take().await.unwrap(), Copied::ByReference);
+    target.delete(&to).await.unwrap();
+    assert!(source.get(&from).await.unwrap() == large, "the original outlives the copy");
+    source.delete(&from).await.unwrap();
 }
 
 struct Suite {

@@ -5,5 +5,5 @@
 mod bucket;
 pub mod coordination;
 
-pub use bucket::{BucketContract, Uploads, bucket};
+pub use bucket::{BucketContract, Uploads, bucket, copies};
 pub use coordination::coordination;

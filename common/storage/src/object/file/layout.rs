@@ -95,6 +95,36 @@ impl Layout {
         self.publish(&staged, name, folder, how)
     }
 
+    /// Gives another bucket's file, which is durable, a name here too, replacing what was there; false where the file
+    /// system cannot have two names of it.
+    pub(super) fn adopt(&self, source: &Path, name: &Path) -> io::Result<bool> {
+        let folder = name.parent().unwrap_or(&self.root);
+        self.make_durable(folder)?;
+        let Some(staged) = self.stage_link(source)? else { return Ok(false) };
+        let published = self.publish(&staged, name, folder, Publish::Replace);
+        // A rename between two names of one file succeeds and leaves both.
+        let _gone = fs::remove_file(&staged);
+        published.map(|()| true)
+    }
+
+    /// A second name of `source` in staging.
+    fn stage_link(&self, source: &Path) -> io::Result<Option<PathBuf>> {
+        let staged = self.staged_path(&self.next_staged());
+        let linked = match self.disk.link(source, &staged) {
+            Err(e) if e.kind() == ErrorKind::NotFound && source.is_file() => {
+                make_folder(&self.root.join(STAGING))?;
+                self.disk.link(source, &staged)
+            }
+            linked => linked,
+        };
+        match linked {
+            Ok(()) => Ok(Some(staged)),
+            // Another file system, one without hard links, a file with as many as it takes, or one of somebody else's.
+            Err(e) if cannot_link(e.kind()) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
     /// Gives a durable staged file its name.
     fn publish(&self, staged: &Path, name: &Path, folder: &Path, how: Publish) -> io::Result<()> {
         let published = match how {
@@ -133,8 +163,7 @@ impl Layout {
 
     /// A new, empty file without a name.
     fn stage_new(&self) -> io::Result<(String, PathBuf, File)> {
-        let n = self.staged.fetch_add(1, Ordering::Relaxed);
-        let id = format!("{:016x}-{n}", self.nonce);
+        let id = self.next_staged();
         let path = self.staged_path(&id);
         let file = match new_file(&path) {
             Err(e) if e.kind() == ErrorKind::NotFound => {
@@ -144,6 +173,11 @@ impl Layout {
             file => file?,
         };
         Ok((id, path, file))
+    }
+
+    fn next_staged(&self) -> String {
+        let n = self.staged.fetch_add(1, Ordering::Relaxed);
+        format!("{:016x}-{n}", self.nonce)
     }
 
     fn staged_path(&self, id: &str) -> PathBuf {
@@ -210,6 +244,11 @@ impl Layout {
             }
         }
     }
+}
+
+fn cannot_link(kind: ErrorKind) -> bool {
+    use ErrorKind as E;
+    matches!(kind, E::CrossesDevices | E::TooManyLinks | E::PermissionDenied | E::Unsupported)
 }
 
 fn new_file(path: &Path) -> io::Result<File> {

@@ -158,6 +158,56 @@ impl Disk for FolderFails {
     }
 }
 
+/// A link is renamed into place, and the folder synced before anybody is told; where the name is one of that file
+/// already, nothing stays in staging either.
+#[test]
+fn a_file_of_another_bucket_is_linked_renamed_and_synced() {
+    let (f, other) = (fixture(), fixture());
+    other.write("table/3f/x", b"theirs", Publish::Replace).unwrap();
+    let theirs = other.layout.root().join("table/3f/x");
+    let ours = f.layout.root().join("table/3f/x");
+    assert!(f.layout.adopt(&theirs, &ours).unwrap());
+    let calls = f.disk.taken();
+    assert_eq!(calls[calls.len() - 3..], ["link staged", "rename x", "sync 3f"], "{calls:?}");
+    assert!(f.layout.adopt(&theirs, &ours).unwrap());
+    assert_eq!((f.read("table/3f/x").unwrap(), f.staged()), (b"theirs".to_vec(), 0));
+    f.write("table/3f/x", b"ours", Publish::Replace).unwrap();
+    assert_eq!(other.read("table/3f/x").unwrap(), b"theirs", "a put never writes through a shared file");
+    let gone = f.layout.adopt(&other.layout.root().join("table/gone"), &ours).unwrap_err();
+    assert_eq!((gone.kind(), f.staged()), (io::ErrorKind::NotFound, 0));
+}
+
+#[test]
+fn a_file_system_that_takes_no_second_name_is_no_failure() {
+    #[derive(Debug)]
+    struct NoLinks(io::ErrorKind);
+    impl Disk for NoLinks {
+        fn sync_file(&self, file: &File, path: &Path) -> io::Result<()> {
+            RealDisk.sync_file(file, path)
+        }
+        fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+            RealDisk.sync_folder(folder)
+        }
+        fn rename(&self, staged: &Path, name: &Path) -> io::Result<()> {
+            RealDisk.rename(staged, name)
+        }
+        fn link(&self, _: &Path, _: &Path) -> io::Result<()> {
+            Err(self.0.into())
+        }
+    }
+    use io::ErrorKind as E;
+    let f = fixture();
+    f.write("x", b"1", Publish::Replace).unwrap();
+    let (x, y) = (f.layout.root().join("x"), f.layout.root().join("y"));
+    for kind in [E::CrossesDevices, E::TooManyLinks, E::PermissionDenied, E::Unsupported] {
+        let layout = Layout::open(f.layout.root(), 8, Timestamp(0), Box::new(NoLinks(kind))).unwrap();
+        assert!(!layout.adopt(&x, &y).unwrap(), "{kind}");
+    }
+    let broken = Layout::open(f.layout.root(), 8, Timestamp(0), Box::new(NoLinks(E::Other))).unwrap();
+    assert_eq!(broken.adopt(&x, &y).unwrap_err().kind(), E::Other);
+    assert_eq!((f.read("y"), f.staged()), (None, 0));
+}
+
 /// Two processes share a directory; one makes a folder and dies before its fsync. The other must not take the
 /// folder's existence for durability.
 #[test]

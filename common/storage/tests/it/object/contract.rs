@@ -30,6 +30,20 @@ async fn the_decorators_keep_the_contract() {
     contract::bucket(retried().1, BucketContract::default()).await;
 }
 
+/// Two directories, two named stores in memory, each under its decorators; and what is not near enough.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_buckets_of_a_kind_take_objects_of_each_other_by_reference() {
+    let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let open = |url: &str| open(url, &StoreSettings::default(), &environment()).unwrap();
+    let [a, b] = [a, b].map(|dir| (open(&format!("file://{}/db", dir.path().display())), dir));
+    contract::copies(&a.0, &b.0, "table/00", true).await;
+    let (c, d) = (open("memory://copies-from"), open("memory://copies-to"));
+    contract::copies(&c, &d, "table/00", true).await;
+    contract::copies(&a.0, &c, "table/00", false).await;
+    contract::copies(&c, &a.0, "table/00", false).await;
+    contract::copies(&c, &open("null:"), "manifest", false).await;
+}
+
 #[tokio::test]
 async fn memory_stores_with_a_name_are_shared_and_others_are_not() {
     let open = |url| open(url, &StoreSettings::default(), &environment()).unwrap();

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use futures::future::join_all;
-use isle_storage::object::{Bucket, LimitBucket, Meter, Prices, StoreErrorKind, StoreSettings, decorate};
+use isle_storage::object::{
+    Bucket, Copied, LimitBucket, Meter, Origin, Prices, StoreErrorKind, StoreSettings, decorate,
+};
 use isle_testkit::fault::{Fault, FaultBucket, Op, Rule};
 
 use super::{body, environment, memory, path};
@@ -37,6 +39,29 @@ async fn every_request_counts_retries_included() {
     ] {
         assert!(text.contains(line), "{line}\n{text}");
     }
+}
+
+/// A copy by reference is one request at the price of a put; where the store is not asked there is none.
+#[tokio::test(start_paused = true)]
+async fn a_copy_is_a_request_of_its_own_and_repeated_like_any_other() {
+    let env = environment();
+    let faults = FaultBucket::new(memory());
+    let prices = Prices { million_writes: 5.0, million_reads: 0.4, gib_read: 0.0 };
+    let meter = Meter::new(prices, &env.metrics);
+    let store = decorate(faults.clone(), &StoreSettings::default(), &env, meter);
+    store.bucket.put(&path("x"), body("12345")).await.unwrap();
+    let before = store.meter.usage();
+    faults.inject(Rule::on(Op::Copy).times(1), Fault::LoseReply);
+    let copied = store.bucket.copy_from(&store.bucket.origin(), &path("x"), &path("y")).await.unwrap();
+    assert_eq!(copied, Copied::ByReference);
+    let cannot = store.bucket.copy_from(&Origin::nowhere(), &path("x"), &path("y")).await.unwrap();
+    assert_eq!(cannot, Copied::Cannot);
+    let since = store.meter.usage().since(&before);
+    assert_eq!((since.requests(), since.copies, since.failures), (2, 2, 1), "{since:?}");
+    assert_eq!((since.bytes_read, since.bytes_written), (0, 0));
+    assert!((since.cost_usd - 10e-6).abs() < 1e-12, "{since:?}");
+    let line = r#"isle_store_requests_total{role="test",database="test",op="copy",result="ok"} 1"#;
+    assert!(env.metrics.encode().contains(line));
 }
 
 /// A cold start's reads have an admission budget, and never hold up a write.

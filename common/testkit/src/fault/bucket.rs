@@ -1,26 +1,8 @@
-//! A bucket that fails on command: failure as an input, chosen by operation, path and count.
-//!
-//! ```
-//! # use std::sync::Arc;
-//! # use isle_storage::object::{Bucket, StoreErrorKind};
-//! # use isle_testkit::fault::{Fault, FaultBucket, Op, Rule};
-//! # fn example(inner: Arc<dyn Bucket>) {
-//! let store = FaultBucket::new(inner);
-//! // The second put of a log segment is applied, and its reply lost.
-//! store.inject(Rule::on(Op::Put).path("log/*.seg").nth(2), Fault::LoseReply);
-//! // Every read fails until further notice.
-//! let outage = store.inject(Rule::on(Op::Get), Fault::Fail(StoreErrorKind::Transient));
-//! store.remove(outage);
-//! // The next create waits until the test lets it go on.
-//! let gate = store.hold(Rule::on(Op::Create).nth(1));
-//! # }
-//! ```
+//! The bucket itself: what was injected, what was asked, and the one under the other.
 
-use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -28,193 +10,13 @@ use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, stream};
 use isle_storage::names::ObjectPath;
 use isle_storage::object::{
-    Body, Bucket, ObjectMeta, PartAt, StoreError, StoreErrorKind, StoredPart, UploadId,
+    Body, Bucket, Copied, ObjectMeta, Origin, PartAt, StoreError, StoreErrorKind, StoredPart, UploadId,
 };
 use parking_lot::Mutex;
-use tokio::sync::watch;
 
-/// Operations of a bucket, as rules choose them; a ranged get is a [`Op::Get`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Op {
-    /// `put`
-    Put,
-    /// `create`
-    Create,
-    /// `get` and `get_range`
-    Get,
-    /// `head`
-    Head,
-    /// `list`; its path is the folder
-    List,
-    /// `delete`
-    Delete,
-    /// `begin_upload`
-    Begin,
-    /// `upload_part`
-    Part,
-    /// `complete_upload`
-    Complete,
-    /// `abort_upload`
-    Abort,
-}
-
-impl Op {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Put => "put",
-            Self::Create => "create",
-            Self::Get => "get",
-            Self::Head => "head",
-            Self::List => "list",
-            Self::Delete => "delete",
-            Self::Begin => "begin_upload",
-            Self::Part => "upload_part",
-            Self::Complete => "complete_upload",
-            Self::Abort => "abort_upload",
-        }
-    }
-}
-
-/// What happens to an operation that a rule chooses.
-#[derive(Debug, Clone)]
-pub enum Fault {
-    /// Fails without being applied.
-    Fail(StoreErrorKind),
-    /// Is applied; the caller is told [`StoreErrorKind::Transient`].
-    LoseReply,
-    /// Is not applied; the caller is told Ok. A store that lies.
-    Swallow,
-    /// Begins later, in tokio's time.
-    Delay(Duration),
-    /// Never begins and never ends.
-    Hang,
-    /// Waits at the gate before it is applied.
-    HoldBefore(Gate),
-    /// Is applied, and waits at the gate before the caller is told.
-    HoldAfter(Gate),
-    /// A get's answer has a bit flipped at this offset (from its end if negative).
-    FlipBit(i64),
-    /// A get's answer is cut to this length; a listing breaks with [`StoreErrorKind::Transient`] after so many objects.
-    Truncate(usize),
-}
-
-/// A place where operations wait until a test lets them go on. Dropping every handle but the store's does not open it.
-#[derive(Debug, Clone)]
-pub struct Gate(Arc<GateState>);
-
-#[derive(Debug)]
-struct GateState {
-    open: watch::Sender<bool>,
-    waiting: watch::Sender<usize>,
-}
-
-impl Default for Gate {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Gate {
-    /// A closed gate.
-    #[must_use]
-    pub fn new() -> Self {
-        Self(Arc::new(GateState { open: watch::Sender::new(false), waiting: watch::Sender::new(0) }))
-    }
-
-    /// Waits until at least `n` operations have arrived at the gate (those let through count too).
-    pub async fn arrived(&self, n: usize) {
-        // The sender lives in this very gate, so waiting cannot fail.
-        let mut arrivals = self.0.waiting.subscribe();
-        let _alive = arrivals.wait_for(|&arrived| arrived >= n).await;
-    }
-
-    /// Lets everybody through, now and later.
-    pub fn open(&self) {
-        self.0.open.send_replace(true);
-    }
-
-    async fn pass(&self) {
-        self.0.waiting.send_modify(|n| *n += 1);
-        let mut opening = self.0.open.subscribe();
-        let _alive = opening.wait_for(|&open| open).await;
-    }
-}
-
-type Predicate = Arc<dyn Fn(Op, &str) -> bool + Send + Sync>;
-
-/// Which operations a fault strikes. Without `nth` it strikes every matching one until it is removed.
-#[derive(Clone)]
-pub struct Rule {
-    op: Option<Op>,
-    path: Option<String>,
-    predicate: Option<Predicate>,
-    skip: u64,
-    times: u64,
-}
-
-impl fmt::Debug for Rule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} {:?}, {} after {}", self.op, self.path, self.times, self.skip)
-    }
-}
-
-impl Rule {
-    /// Every operation of any kind.
-    #[must_use]
-    pub fn any() -> Self {
-        Self { op: None, path: None, predicate: None, skip: 0, times: u64::MAX }
-    }
-
-    /// Every operation of one kind.
-    #[must_use]
-    pub fn on(op: Op) -> Self {
-        Self { op: Some(op), ..Self::any() }
-    }
-
-    /// Only paths of this pattern, where `*` stands for anything, slashes included.
-    #[must_use]
-    pub fn path(self, pattern: &str) -> Self {
-        Self { path: Some(pattern.to_owned()), ..self }
-    }
-
-    /// Only where this says so.
-    #[must_use]
-    pub fn when(self, predicate: impl Fn(Op, &str) -> bool + Send + Sync + 'static) -> Self {
-        Self { predicate: Some(Arc::new(predicate)), ..self }
-    }
-
-    /// Only the `n`th match from now on, the first being 1.
-    #[must_use]
-    pub fn nth(self, n: u64) -> Self {
-        self.after(n.saturating_sub(1)).times(1)
-    }
-
-    /// Not the first `n` matches.
-    #[must_use]
-    pub fn after(self, n: u64) -> Self {
-        Self { skip: n, ..self }
-    }
-
-    /// At most `n` matches.
-    #[must_use]
-    pub fn times(self, n: u64) -> Self {
-        Self { times: n, ..self }
-    }
-
-    fn matches(&self, op: Op, path: &str) -> bool {
-        self.op.is_none_or(|wanted| wanted == op)
-            && self.path.as_deref().is_none_or(|pattern| glob(pattern.as_bytes(), path.as_bytes()))
-            && self.predicate.as_ref().is_none_or(|says| says(op, path))
-    }
-}
-
-fn glob(pattern: &[u8], text: &[u8]) -> bool {
-    match pattern.split_first() {
-        None => text.is_empty(),
-        Some((b'*', rest)) => (0..=text.len()).any(|at| glob(rest, &text[at..])),
-        Some((c, rest)) => text.split_first().is_some_and(|(t, after)| t == c && glob(rest, after)),
-    }
-}
+use super::answer::Answer;
+use super::rule::glob;
+use super::{Fault, Gate, Op, Rule};
 
 /// Names an injected fault, to remove it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -407,67 +209,6 @@ fn injected(kind: StoreErrorKind, op: Op, path: &str) -> StoreError {
     StoreError { kind, op: op.name(), path: path.to_owned(), message: "an injected fault".to_owned() }
 }
 
-/// What faults can do to an operation's answer.
-trait Answer: Sized {
-    /// The answer of a store that did nothing.
-    fn lie(path: &str) -> Self;
-
-    /// Bytes read.
-    fn read(&self) -> u64 {
-        0
-    }
-
-    /// The answer with its bytes damaged.
-    fn damage(self, _: &Fault) -> Self {
-        self
-    }
-}
-
-impl Answer for () {
-    fn lie(_: &str) -> Self {}
-}
-
-impl Answer for Bytes {
-    fn lie(_: &str) -> Self {
-        Self::new()
-    }
-
-    fn read(&self) -> u64 {
-        self.len() as u64
-    }
-
-    fn damage(self, fault: &Fault) -> Self {
-        match *fault {
-            Fault::Truncate(len) => self.slice(..len.min(self.len())),
-            Fault::FlipBit(offset) if !self.is_empty() => {
-                let mut bytes = self.to_vec();
-                let at = offset.rem_euclid(bytes.len() as i64) as usize;
-                bytes[at] ^= 1;
-                bytes.into()
-            }
-            _ => self,
-        }
-    }
-}
-
-impl Answer for UploadId {
-    fn lie(path: &str) -> Self {
-        Self(path.to_owned())
-    }
-}
-
-impl Answer for StoredPart {
-    fn lie(_: &str) -> Self {
-        Self { len: 0, tag: String::new() }
-    }
-}
-
-impl Answer for ObjectMeta {
-    fn lie(path: &str) -> Self {
-        Self { path: path.to_owned(), len: 0, last_modified: isle_storage::ids::Timestamp::default() }
-    }
-}
-
 #[async_trait]
 impl Bucket for FaultBucket {
     async fn put(&self, path: &ObjectPath, body: Body) -> Result<(), StoreError> {
@@ -526,6 +267,19 @@ impl Bucket for FaultBucket {
 
     async fn delete(&self, path: &ObjectPath) -> Result<(), StoreError> {
         self.run(Op::Delete, path.as_str(), 0, self.inner.delete(path)).await
+    }
+
+    fn origin(&self) -> Origin {
+        self.inner.origin()
+    }
+
+    async fn copy_from(
+        &self,
+        source: &Origin,
+        from: &ObjectPath,
+        to: &ObjectPath,
+    ) -> Result<Copied, StoreError> {
+        self.run(Op::Copy, to.as_str(), 0, self.inner.copy_from(source, from, to)).await
     }
 
     fn has_atomic_create(&self) -> bool {
