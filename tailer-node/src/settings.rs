@@ -89,7 +89,7 @@ impl TailerSettings {
         at_least("max_page_changes", self.max_page_changes as u64, 1)?;
         at_least("max_page_bytes", self.max_page_bytes, 1)?;
         at_least("max_bootstraps", self.max_bootstraps as u64, 1)?;
-        at_least("bootstrap_read_bytes", self.bootstrap_read_bytes, 64 << 10)?;
+        at_least("bootstrap_read_bytes", self.bootstrap_read_bytes, 1 << 10)?;
         at_least("bootstrap_hold_seconds", self.bootstrap_hold_seconds, 1)?;
         at_least("max_group_commits", self.max_group_commits as u64, 1)?;
         if self.max_groups > MAX_GROUPS {

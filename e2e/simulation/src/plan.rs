@@ -143,7 +143,8 @@ impl Plan {
         plan.draw_steps(&mut rng);
         plan.holding = rng.between(0, 2) as usize;
         plan.copying = rng.between(0, 1) as usize;
-        plan.tailer.bootstrap_read_bytes = rng.between(64, 128) << 10;
+        // A few rows a batch: a copy takes its time, and goes on where objects have gone.
+        plan.tailer.bootstrap_read_bytes = rng.between(1, 3) << 10;
         plan.tailer.bootstrap_linger_seconds = rng.between(0, 3);
         plan
     }

@@ -12,7 +12,8 @@ use crate::merge::{Direction, Feed, Merge, Step, Visibility, Visible};
 use crate::row::{BlobPointer, Row, RowRef, Value, ValueRef};
 use crate::sst::Block;
 
-/// Bytes of keys and values after which a batch of rows is handed out.
+/// Bytes of keys and values after which a batch of rows is handed out, or [`super::ScanBounds::read_bytes`] where those are
+/// fewer.
 pub const BATCH_BYTES: u64 = 256 << 10;
 
 /// Steps of one turn at most: a few milliseconds.
@@ -38,6 +39,7 @@ pub(super) struct Engine {
     lanes: Vec<Waiting>,
     start: Bytes,
     batch: Batch,
+    batch_bytes: u64,
 }
 
 /// What was fetched of one lane and not yet opened.
@@ -50,8 +52,14 @@ struct Waiting {
 }
 
 impl Engine {
-    /// A merge of `lanes` lanes and of `memory`, sorted.
-    pub(super) fn new(lanes: usize, memory: Vec<Row>, range: &KeyRange, at: Visibility) -> Self {
+    /// A merge of `lanes` lanes and of `memory`, sorted; batches of about `batch_bytes`.
+    pub(super) fn new(
+        lanes: usize,
+        memory: Vec<Row>,
+        range: &KeyRange,
+        at: Visibility,
+        batch_bytes: u64,
+    ) -> Self {
         let merge = Merge::new(lanes + 1, Direction::Forward).bounded(range.end.clone());
         let mut rows = Visible::new(merge, at);
         rows.feed(lanes, Feed::Rows(memory));
@@ -61,6 +69,7 @@ impl Engine {
             lanes: (0..lanes).map(|_| Waiting::default()).collect(),
             start: range.start.clone(),
             batch: Batch::default(),
+            batch_bytes,
         }
     }
 
@@ -87,7 +96,7 @@ impl Engine {
                         self.batch.push(&row);
                     }
                     self.rows.pop();
-                    if self.batch.weight >= BATCH_BYTES {
+                    if self.batch.weight >= self.batch_bytes {
                         return Ok(Turn::Batch(self.batch.take()));
                     }
                 }

@@ -122,7 +122,8 @@ impl Scan {
         let window = (bounds.read_bytes / (lane::WINDOWS * lanes.len().max(1) as u64)).clamp(1, MOST_WINDOW);
         let reading = Arc::new(Reading::new(db, range, window));
         let lanes: Vec<Lane> = lanes.into_iter().map(|tables| Lane::open(&reading, tables)).collect();
-        let engine = Some(Engine::new(lanes.len(), rows, range, at));
+        let batch = bounds.read_bytes.min(BATCH_BYTES);
+        let engine = Some(Engine::new(lanes.len(), rows, range, at, batch));
         Ok(Self { offload: db.env.offload, lanes, engine, over: false })
     }
 
