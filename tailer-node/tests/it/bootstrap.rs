@@ -277,7 +277,7 @@ async fn until_no_hold(e: &Embedded) {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(600), free).await.expect("a hold that stays");
+    tokio::time::timeout(Duration::from_secs(600), free).await.unwrap();
 }
 
 /// Enough that no bootstrap is done before its consumer takes something.

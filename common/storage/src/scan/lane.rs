@@ -175,9 +175,13 @@ mod tests {
 
     #[test]
     fn a_window_holds_what_fits_and_at_least_one_block() {
-        assert_eq!(window(&[10, 10, 10], 20), (vec![0..10, 10..20], 20));
-        assert_eq!(window(&[10, 10, 10], 29), (vec![0..10, 10..20], 20));
-        assert_eq!(window(&[50, 10], 20), (vec![0..50], 50));
-        assert_eq!(window(&[7], 1), (vec![0..7], 7));
+        let shown = |lens: &[u32], bytes| {
+            let (blocks, len) = window(lens, bytes);
+            (blocks.iter().map(|b| (b.start, b.end)).collect::<Vec<_>>(), len)
+        };
+        assert_eq!(shown(&[10, 10, 10], 20), (vec![(0, 10), (10, 20)], 20));
+        assert_eq!(shown(&[10, 10, 10], 29), (vec![(0, 10), (10, 20)], 20));
+        assert_eq!(shown(&[50, 10], 20), (vec![(0, 50)], 50));
+        assert_eq!(shown(&[7], 1), (vec![(0, 7)], 7));
     }
 }
