@@ -1,151 +1,34 @@
-//! `isle backup`, `isle backup list`, `isle backup verify`, `isle restore`: copies of a database in another store, and
+//! `isle backup` and what there is of it, `isle restore`, `isle clone`: copies of a database in another store, and
 //! databases made of them. Progress goes to standard error, what came of it to standard output.
 
-use std::path::PathBuf;
+mod prune;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytesize::ByteSize;
-use clap::{Args, Subcommand};
 use comfy_table::{Table, presets};
 use isle_service::wire::time::rfc3339;
 use isle_storage::object::Bucket;
-use isle_storage::transfer::{self, BackupRecord, Step, TransferError};
+use isle_storage::transfer::{self, BackupRecord, Begin, Step, TransferError};
 use serde_json::{Value, json};
 
+use crate::args::{BackupArgs, BackupCommand, CloneArgs, RestoreArgs, Store};
 use crate::output::{self, Failure};
 use crate::place::{Failed, Place};
 
 /// Bytes between two lines of progress.
 const REPORT_BYTES: u64 = 64 << 20;
 
-/// Where the database is, as the nodes' settings say it.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct DatabaseArgs {
-    /// The database's store: a URL, or a directory.
-    #[arg(long)]
-    store: Option<String>,
-    /// `bucket`, or `etcd://host:port`.
-    #[arg(long)]
-    coordination: Option<String>,
-    /// The database's name.
-    #[arg(long)]
-    database: Option<String>,
-    /// A configuration file (TOML), for credentials and certificates; flags come first.
-    #[arg(long)]
-    config: Option<PathBuf>,
-    /// Print machine-readable JSON.
-    #[arg(long)]
-    json: bool,
-}
-
-impl DatabaseArgs {
-    fn place(&self) -> Result<Place, Failure> {
-        let (coordination, database) = (self.coordination.clone(), self.database.clone());
-        Place::of(self.store.as_deref(), coordination, database, self.config.as_deref())
-    }
-}
-
-/// `isle backup`.
-#[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true)]
-pub(crate) struct BackupArgs {
-    #[command(subcommand)]
-    what: Option<What>,
-    /// The store that takes the copy: a URL, or a directory. It holds the backups of one database.
-    #[arg(long)]
-    to: Option<String>,
-    #[command(flatten)]
-    database: DatabaseArgs,
-}
-
-#[derive(Debug, Subcommand)]
-enum What {
-    /// List the finished backups in a store.
-    List {
-        #[command(flatten)]
-        at: At,
-    },
-    /// Read a backup whole, and hold every byte against its record; exit code 1 where anything is wrong.
-    Verify {
-        #[command(flatten)]
-        at: At,
-        /// Its number; the newest where it is not given.
-        #[arg(long)]
-        backup: Option<u64>,
-    },
-}
-
-/// A store with backups.
-#[derive(Debug, Clone, Args)]
-struct At {
-    /// The store with the backups: a URL, or a directory.
-    #[arg(long)]
-    from: String,
-    /// A configuration file (TOML), for credentials; flags come first.
-    #[arg(long)]
-    config: Option<PathBuf>,
-    /// Print machine-readable JSON.
-    #[arg(long)]
-    json: bool,
-}
-
-impl At {
-    fn open(&self) -> Result<Arc<dyn Bucket>, Failure> {
-        Place::of(Some(&self.from), None, None, self.config.as_deref())?.other_store(&self.from)
-    }
-}
-
-/// `isle restore`.
-#[derive(Debug, Args)]
-pub(crate) struct RestoreArgs {
-    /// The store with the backups: a URL, or a directory.
-    #[arg(long)]
-    from: String,
-    /// The backup's number; the newest where it is not given.
-    #[arg(long)]
-    backup: Option<u64>,
-    #[command(flatten)]
-    target: Target,
-}
-
-/// What becomes a new database.
-#[derive(Debug, Args)]
-struct Target {
-    /// The empty prefix that becomes the database: a URL, or a directory.
-    #[arg(long)]
-    to: String,
-    /// What is to coordinate it: `bucket`, or `etcd://host:port`.
-    #[arg(long)]
-    coordination: Option<String>,
-    /// The name it gets.
-    #[arg(long)]
-    database: Option<String>,
-    /// A configuration file (TOML), for credentials and certificates; flags come first.
-    #[arg(long)]
-    config: Option<PathBuf>,
-    /// Print machine-readable JSON.
-    #[arg(long)]
-    json: bool,
-}
-
-impl Target {
-    fn place(&self) -> Result<Place, Failure> {
-        let (coordination, database) = (self.coordination.clone(), self.database.clone());
-        Place::of(Some(&self.to), coordination, database, self.config.as_deref())
-    }
-}
-
 pub(crate) async fn backup(args: BackupArgs) -> Result<(), Failure> {
     match args.what {
-        Some(What::List { at }) => return list(&at).await,
-        Some(What::Verify { at, backup }) => return verify(&at, backup).await,
+        Some(BackupCommand::List { at }) => return list(&at).await,
+        Some(BackupCommand::Verify { at, backup }) => return verify(&at, backup).await,
+        Some(BackupCommand::Prune(args)) => return prune::prune(&args).await,
         None => {}
     }
     let Some(to) = args.to else {
-        return Err(Failure::usage(
-            "where to: give --to URL (or use `isle backup list`, `isle backup verify`)",
-        ));
+        return Err(Failure::usage("where to: give --to URL (or use `isle backup list`, `verify`, `prune`)"));
     };
     let place = args.database.place()?;
     let target = place.other_store(&to)?;
@@ -154,7 +37,7 @@ pub(crate) async fn backup(args: BackupArgs) -> Result<(), Failure> {
     let shown = Shown::default();
     let made = transfer::backup(&db, &node, &target, &|s| shown.show(s)).await.map_err(failure)?;
     let (record, copied, bytes) = (&made.record, made.copied, made.copied_bytes);
-    if args.database.json {
+    if args.database.reach.json {
         let mut json = summary(record);
         json["copied_objects"] = copied.into();
         json["copied_bytes"] = bytes.into();
@@ -171,8 +54,9 @@ pub(crate) async fn backup(args: BackupArgs) -> Result<(), Failure> {
     ))
 }
 
-async fn list(at: &At) -> Result<(), Failure> {
-    let found = transfer::backups(at.open()?.as_ref()).await.map_err(failure)?;
+async fn list(at: &Store) -> Result<(), Failure> {
+    let store = at.place()?.other_store(&at.from)?;
+    let found = transfer::backups(store.as_ref()).await.map_err(failure)?;
     if at.json {
         let all: Vec<Value> = found.iter().map(summary).collect();
         return output::line(&json!({ "backups": all }).to_string());
@@ -189,12 +73,13 @@ async fn list(at: &At) -> Result<(), Failure> {
     output::line(&table.trim_fmt())
 }
 
-async fn verify(at: &At, number: Option<u64>) -> Result<(), Failure> {
-    let store = at.open()?;
+async fn verify(at: &Store, number: Option<u64>) -> Result<(), Failure> {
+    let place = at.place()?;
+    let store = place.other_store(&at.from)?;
     let record = chosen(&store, number).await?;
     let shown = Shown::default();
     let done = |objects, bytes| shown.show(Step::Copied { objects, bytes });
-    let checked = transfer::verify(&store, &record, &done).await.map_err(failure)?;
+    let checked = transfer::verify(&store, place.env(), &record, &done).await.map_err(failure)?;
     let clean = checked.faults.is_empty();
     if at.json {
         let mut json = summary(&record);
@@ -223,7 +108,7 @@ pub(crate) async fn restore(args: RestoreArgs) -> Result<(), Failure> {
     let shown = Shown::default();
     let made = transfer::restore(&from, &record, target, &|s| shown.show(s)).await.map_err(failure)?;
     let m = &made.loaded.manifest;
-    if args.target.json {
+    if args.target.reach.json {
         let mut json = summary(&record);
         json["restored_to"] = bucket.url().into();
         json["restored_as"] = name.as_str().into();
@@ -243,27 +128,8 @@ pub(crate) async fn restore(args: RestoreArgs) -> Result<(), Failure> {
     ))
 }
 
-/// `isle clone`.
-#[derive(Debug, Args)]
-pub(crate) struct CloneArgs {
-    /// The database to clone: a URL, or a directory.
-    #[arg(long)]
-    from: String,
-    /// What coordinates it: `bucket`, or `etcd://host:port`.
-    #[arg(long)]
-    from_coordination: Option<String>,
-    /// Its name.
-    #[arg(long)]
-    from_database: Option<String>,
-    /// What the new database begins with: a named snapshot; everything committed where it is not given.
-    #[arg(long, value_name = "NAME")]
-    snapshot: Option<String>,
-    #[command(flatten)]
-    target: Target,
-}
-
 pub(crate) async fn clone(args: CloneArgs) -> Result<(), Failure> {
-    let config = args.target.config.as_deref();
+    let config = args.target.reach.config.as_deref();
     let source = Place::of(Some(&args.from), args.from_coordination, args.from_database, config)?;
     let place = args.target.place()?;
     let db = source.database().await?;
@@ -274,25 +140,29 @@ pub(crate) async fn clone(args: CloneArgs) -> Result<(), Failure> {
     let node = source.environment.node("clone", "");
     let shown = Shown::default();
     let show = |s| shown.show(s);
-    let made = transfer::clone_database(&db, &node, args.snapshot.as_deref(), target, &show).await;
+    let begin = Begin { snapshot: args.snapshot.as_deref(), verify: args.verify };
+    let made = transfer::clone_database(&db, &node, begin, target, &show).await;
     let made = made.map_err(failure)?;
     let m = &made.loaded.manifest;
-    if args.target.json {
+    if args.target.reach.json {
         let json = json!({
             "database": m.database.to_string(),
             "name": name,
             "lineage": m.lineage.to_string(),
             "last_seq": made.seq,
+            "referenced_objects": made.referenced,
             "copied_objects": made.copied,
             "rewritten_objects": made.rewritten,
         });
         return output::line(&json.to_string());
     }
     output::line(&format!(
-        "cloned to {} as {name:?} ({}): everything up to sequence number {}, {} objects copied, {} written anew",
+        "cloned to {} as {name:?} ({}): everything up to sequence number {}; {} objects copied by reference, {} read and \
+         written, {} written anew",
         bucket.url(),
         m.database,
         made.seq,
+        made.referenced,
         made.copied,
         made.rewritten
     ))
@@ -356,6 +226,7 @@ impl Shown {
             }
             Step::Again(why) => format!("beginning again: {why}"),
             Step::Wrote(object) => format!("wrote {object}"),
+            Step::Removed(object) => format!("deleted {object}"),
         });
     }
 }

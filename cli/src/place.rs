@@ -17,6 +17,7 @@ use isle_storage::environment::Environment;
 use isle_storage::object::{self, Bucket};
 use tokio::time::Instant;
 
+use crate::args::{Database as DatabaseArgs, Reach, Store, Target};
 use crate::dump::store_url;
 use crate::output::{self, Failure};
 
@@ -116,6 +117,33 @@ impl Place {
                 Ok(done) => return Ok(done),
             }
         }
+    }
+}
+
+impl Reach {
+    fn place(&self, store: Option<&str>) -> Result<Place, Failure> {
+        Place::of(store, self.coordination.clone(), self.database.clone(), self.config.as_deref())
+    }
+}
+
+impl DatabaseArgs {
+    /// The database that the flags name.
+    pub(crate) fn place(&self) -> Result<Place, Failure> {
+        self.reach.place(self.store.as_deref())
+    }
+}
+
+impl Target {
+    /// The database that is to be.
+    pub(crate) fn place(&self) -> Result<Place, Failure> {
+        self.reach.place(Some(&self.to))
+    }
+}
+
+impl Store {
+    /// The store with the backups, and the settings it is opened with.
+    pub(crate) fn place(&self) -> Result<Place, Failure> {
+        Place::of(Some(&self.from), None, None, self.config.as_deref())
     }
 }
 

@@ -22,7 +22,7 @@ pub(crate) async fn recover(args: RecoverArgs) -> Result<(), Failure> {
              --old-coordination-is-stopped. (--dry-run shows what would be done, and changes nothing)",
         ));
     }
-    let place = Place::of(args.store.as_deref(), args.coordination, args.database, args.config.as_deref())?;
+    let place = args.at.place()?;
     let found = look_around(&place).await?;
     let env = place.env();
     let fresh = Fresh {
@@ -32,13 +32,13 @@ pub(crate) async fn recover(args: RecoverArgs) -> Result<(), Failure> {
     };
     let consent = Consent { loss: args.accept_loss, sound: args.even_if_sound };
     let plan = recover::plan(&found, consent, fresh)?;
-    if !args.json {
+    if !args.at.reach.json {
         output::write(text(&found, &plan, &place.store.url).as_bytes())?;
     }
     if !args.dry_run {
         carry_out(&place, &plan).await?;
     }
-    match (args.json, args.dry_run) {
+    match (args.at.reach.json, args.dry_run) {
         (true, dry) => output::line(&json_of(&found, &plan, dry).to_string()),
         (false, true) => output::line("Nothing was changed."),
         (false, false) => output::line(

@@ -11,7 +11,7 @@ use isle_storage::object::{self, Bucket};
 use isle_storage::verify::report::Listed;
 use isle_storage::verify::{self, From, Owner, Progress, Report};
 
-use crate::args::VerifyArgs;
+use crate::args::{Database, VerifyArgs};
 use crate::dump::store_url;
 use crate::output::{self, Failure};
 
@@ -27,7 +27,7 @@ pub(crate) async fn verify(args: VerifyArgs) -> Result<(), Failure> {
     let report = verify::verify(&bucket, from, &place.store.database, &bar).await;
     bar.0.finish_and_clear();
     let report = report.map_err(|e| Failure::usage(format!("nothing could be verified: {e}")))?;
-    if args.json {
+    if args.at.reach.json {
         output::line(&serde_json::to_string_pretty(&report)?)?;
     } else {
         output::write(text(&report).as_bytes())?;
@@ -54,14 +54,15 @@ impl Place {
         let environment =
             std::env::vars_os().filter_map(|(n, v)| Some((n.into_string().ok()?, v.into_string().ok()?)));
         let usage = |e: isle_service::config::ConfigError| Failure::usage(e.to_string());
-        let mut layers = Layers::read(args.config.as_deref(), environment).map_err(usage)?;
-        if let Some(store) = &args.store {
+        let Database { store, reach } = &args.at;
+        let mut layers = Layers::read(reach.config.as_deref(), environment).map_err(usage)?;
+        if let Some(store) = store {
             layers.set_flag("store", "store.url", store_url(store)?);
         }
-        if let Some(coordination) = &args.coordination {
+        if let Some(coordination) = &reach.coordination {
             layers.set_flag("coordination", "coordination.url", coordination.clone());
         }
-        if let Some(database) = &args.database {
+        if let Some(database) = &reach.database {
             layers.set_flag("database", "store.database", database.clone());
         }
         let mut store: StoreSettings = layers.section("store").map_err(usage)?;
@@ -112,7 +113,7 @@ impl Progress for Bar {
 }
 
 fn progress_bar(args: &VerifyArgs) -> Bar {
-    if args.json {
+    if args.at.reach.json {
         return Bar(ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden()));
     }
     // Hidden by itself where standard error is no terminal.

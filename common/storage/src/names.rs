@@ -191,6 +191,18 @@ pub fn blob(name: &str) -> ObjectPath {
     ObjectPath::built(format!("blob/{:02x}/{name}.blob", shard(name)))
 }
 
+/// Whether the path is that of a log object, a table or a blob file.
+#[must_use]
+pub fn is_data(path: &str) -> bool {
+    let name = |folder: &str, suffix: &str| {
+        let (_shard, file) = path.strip_prefix(folder)?.split_once('/')?;
+        file.strip_suffix(suffix).filter(|name| is_name(name))
+    };
+    parse_log(path).is_some_and(|(id, kind)| id.path(kind).as_str() == path)
+        || name("table/", ".sst").is_some_and(|name| table(name).as_str() == path)
+        || name("blob/", ".blob").is_some_and(|name| blob(name).as_str() == path)
+}
+
 /// A hash of the name's first byte of entropy, so that a store which splits its key space by prefix can do so.
 fn shard(name: &str) -> u8 {
     (xxhash_rust::xxh3::xxh3_64(name.as_bytes()) & 0xff) as u8
@@ -333,6 +345,42 @@ pub fn backup_manifest(number: u64, nonce: u64) -> ObjectPath {
     ObjectPath::built(format!("backup/{number:010}-{nonce:016x}-manifest"))
 }
 
+/// Whether the path is that of a manifest which a backup holds, or which one that was cut off has left.
+#[must_use]
+pub fn is_backup_manifest(path: &str) -> bool {
+    let parts = path.strip_prefix("backup/").and_then(|rest| rest.strip_suffix("-manifest"));
+    let Some((number, nonce)) = parts.and_then(|rest| rest.split_once('-')) else { return false };
+    let (Ok(number), Ok(nonce)) = (number.parse(), u64::from_str_radix(nonce, 16)) else { return false };
+    backup_manifest(number, nonce).as_str() == path
+}
+
+/// `backup/running-<nonce>`, the mark of a backup being made.
+#[must_use]
+pub fn backup_running(nonce: u64) -> ObjectPath {
+    ObjectPath::built(format!("{RUNNING}{nonce:016x}"))
+}
+
+/// Whether the path is the mark of a backup being made.
+#[must_use]
+pub fn is_backup_running(path: &str) -> bool {
+    path.starts_with(RUNNING)
+}
+
+/// `backup/pruning-<nonce>`, the mark of a store of backups being pruned.
+#[must_use]
+pub fn backup_pruning(nonce: u64) -> ObjectPath {
+    ObjectPath::built(format!("{PRUNING}{nonce:016x}"))
+}
+
+/// Whether the path is the mark of a store of backups being pruned.
+#[must_use]
+pub fn is_backup_pruning(path: &str) -> bool {
+    path.starts_with(PRUNING)
+}
+
+const RUNNING: &str = "backup/running-";
+const PRUNING: &str = "backup/pruning-";
+
 /// `restore.json`, the mark of an unfinished restore.
 #[must_use]
 pub fn restore_mark() -> ObjectPath {
@@ -362,6 +410,19 @@ mod tests {
     }
 
     #[test]
+    fn data_is_known_by_its_name() {
+        let id = LogId { epoch: Epoch(3), incarnation: Incarnation(0xab), first_seq: SeqNo(17) };
+        let data = [id.path(LogKind::Segment), table("w-1"), blob("w-2")];
+        for path in &data {
+            assert!(is_data(path.as_str()), "{path}");
+        }
+        let wrong_shard = table("w-1").as_str().replace("table/", "table/x");
+        for other in [wrong_shard.as_str(), "table/w-1.sst", "blob/00/a b.blob", "log/x", "isle.json"] {
+            assert!(!is_data(other), "{other}");
+        }
+    }
+
+    #[test]
     fn snapshots_and_backups_have_names_that_parse_back() {
         for good in ["a", "0", "nightly-2026.01.02_x"] {
             assert_eq!(check_snapshot(good), Ok(()));
@@ -372,8 +433,15 @@ mod tests {
         assert!(check_group(&"g".repeat(MAX_GROUP_NAME)).is_ok());
         assert!(check_group(&"g".repeat(MAX_GROUP_NAME + 1)).is_err());
         assert_eq!(parse_backup(backup(12).as_str()), Some(12));
-        for other in ["backup/12.json", backup_manifest(12, 1).as_str(), "backup/x.json"] {
+        let marks = [backup_running(1), backup_pruning(1)];
+        for other in ["backup/12.json", backup_manifest(12, 1).as_str(), "backup/x.json", marks[0].as_str()] {
             assert_eq!(parse_backup(other), None, "{other}");
         }
+        assert!(is_backup_manifest(backup_manifest(12, 0xab).as_str()));
+        for other in ["backup/12-1-manifest", backup(12).as_str(), marks[0].as_str(), "backup/-manifest"] {
+            assert!(!is_backup_manifest(other), "{other}");
+        }
+        let is = |mark: &ObjectPath| (is_backup_running(mark.as_str()), is_backup_pruning(mark.as_str()));
+        assert_eq!(marks.each_ref().map(is), [(true, false), (false, true)]);
     }
 }

@@ -235,7 +235,38 @@ async fn a_backup_made_in_use_is_restored_as_a_database_of_its_own() {
     let (code, made) = said(&isle(&cluster, &clone).await);
     assert_eq!((code, &made["last_seq"]), (Some(0), &600.into()), "{made}");
     assert_ne!(made["database"], first["database"], "an id of its own");
+    assert_eq!(made["referenced_objects"], 0, "files take nothing of S3 by reference: {made}");
     assert_same("the clone", &serves(&cloned, "bucket", &cluster).await, &rows(&all));
+    // Within the bucket the store copies, and within the file system files are linked.
+    let beside = cluster.s3.as_ref().unwrap().url("cloned");
+    let of_s3: [&str; 4] = [&flags[1], &flags[3], "default", &etcd];
+    let of_files: [&str; 4] = [&cloned, "bucket", "copy", "bucket"];
+    for (from, to) in [(of_s3, beside), (of_files, place(&dir, "linked"))] {
+        let [from, by, named, coordination] = from;
+        let clone = [
+            "clone",
+            "--json",
+            "--from",
+            from,
+            "--from-coordination",
+            by,
+            "--from-database",
+            named,
+            "--to",
+            &to,
+            "--coordination",
+            coordination,
+            "--database",
+            "near",
+            "--verify",
+        ];
+        let (code, made) = said(&isle(&cluster, &clone).await);
+        assert_eq!((code, &made["copied_objects"]), (Some(0), &0.into()), "{made}");
+        assert!(made["referenced_objects"].as_u64() > Some(0), "{made}");
+        let verify = ["verify", "--store", &to, "--coordination", coordination, "--database", "near"];
+        let verified = isle(&cluster, &verify).await;
+        assert_eq!(verified.status.code(), Some(0), "{}", String::from_utf8_lossy(&verified.stdout));
+    }
     let onto_itself: Vec<&str> =
         ["backup", "--to", flags[1].as_str()].into_iter().chain(flags.iter().map(String::as_str)).collect();
     assert_eq!(isle(&cluster, &onto_itself).await.status.code(), Some(2));
@@ -257,6 +288,19 @@ async fn a_backup_made_in_use_is_restored_as_a_database_of_its_own() {
     let why = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(refused.status.code() == Some(1) && why.contains("damaged"), "{why}");
     assert!(!dir.join("damaged/isle.json").exists());
+
+    let prune = ["backup", "prune", "--json", "--from", &to, "--keep", "1"];
+    let (code, would) = said(&isle(&cluster, &prune).await);
+    assert_eq!(
+        (code, &would["removed"], &would["deleted"]),
+        (Some(2), &json!([1]), &json!(false)),
+        "{would}"
+    );
+    let yes: Vec<&str> = prune.into_iter().chain(["--yes"]).collect();
+    let (code, done) = said(&isle(&cluster, &yes).await);
+    assert_eq!((code, &done["kept"], &done["objects"]), (Some(0), &json!([2]), &would["objects"]), "{done}");
+    let (code, listed) = said(&isle(&cluster, &["backup", "list", "--json", "--from", &to]).await);
+    assert_eq!((code, listed["backups"].as_array().map(Vec::len)), (Some(0), Some(1)), "{listed}");
     assert_eq!(writer.stopped().await, 0);
 }
 

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::copy::{self, Route, Task};
+use super::copy::{self, Means, Route, Task};
+use super::presence::{Presence, Work};
 use super::record::{self, BackedUp, BackupRecord, backups};
 use super::{Progress, Step, TransferError, parcel};
 use crate::coordination::{CoordinationError, Loaded, NodeInfo, PinAttempt, groups, lineage};
@@ -36,7 +37,22 @@ pub async fn backup(
     to: &Arc<dyn Bucket>,
     progress: Progress<'_>,
 ) -> Result<Backup, TransferError> {
-    let earlier = fit(db, to).await?;
+    fit(db, to).await?;
+    let here = Presence::enter(to, &db.env, Work::Backup, &node.node).await?;
+    let done = here.during(rounds(db, node, to, &here, progress)).await;
+    here.leave().await;
+    done
+}
+
+async fn rounds(
+    db: &Database,
+    node: &NodeInfo,
+    to: &Arc<dyn Bucket>,
+    here: &Presence,
+    progress: Progress<'_>,
+) -> Result<Backup, TransferError> {
+    // Read under the mark: what these name stays.
+    let earlier = own_backups(db, to).await?;
     let mut why = String::new();
     for _ in 0..ROUNDS {
         let loaded = db.load().await?;
@@ -50,7 +66,7 @@ pub async fn backup(
             }
         };
         progress(Step::Holding(version));
-        let done = round(db, &loaded, to, &earlier, progress).await;
+        let done = round(db, &loaded, to, &earlier, here, progress).await;
         hold.give_back().await;
         match done {
             // What another prefix, or a damaged one, lacks is lacking for ever; what the collector took is not.
@@ -66,8 +82,8 @@ pub async fn backup(
     Err(TransferError::Refused(format!("no backup was made in {ROUNDS} attempts: {why}")))
 }
 
-/// Whether `to` may take a backup of this database; the backups that are there.
-async fn fit(db: &Database, to: &Arc<dyn Bucket>) -> Result<Vec<BackupRecord>, TransferError> {
+/// Whether `to` may take a backup of this database.
+async fn fit(db: &Database, to: &Arc<dyn Bucket>) -> Result<(), TransferError> {
     if copy::same_place(&db.bucket, to) {
         return Err(TransferError::Refused(format!("{} is the database's own prefix", to.url())));
     }
@@ -81,6 +97,11 @@ async fn fit(db: &Database, to: &Arc<dyn Bucket>) -> Result<Vec<BackupRecord>, T
         Err(e) if e.is_not_found() => {}
         Err(e) => return Err(TransferError::Store(e)),
     }
+    own_backups(db, to).await.map(drop)
+}
+
+/// The backups that are there, which must be of this database.
+async fn own_backups(db: &Database, to: &Arc<dyn Bucket>) -> Result<Vec<BackupRecord>, TransferError> {
     let earlier = backups(to.as_ref()).await?;
     match earlier.iter().find(|b| b.database != db.identity.database) {
         Some(other) => Err(TransferError::Refused(format!(
@@ -98,6 +119,7 @@ async fn round(
     loaded: &Loaded,
     to: &Arc<dyn Bucket>,
     earlier: &[BackupRecord],
+    here: &Presence,
     progress: Progress<'_>,
 ) -> Result<Backup, TransferError> {
     let manifest = &loaded.manifest;
@@ -118,9 +140,17 @@ async fn round(
     }
     let (copied, copied_bytes) = (tasks.len(), tasks.iter().map(|t| t.item.len).sum());
     progress(Step::Begins { objects: copied, bytes: copied_bytes, present: objects.len() });
-    let route = Route { from: db.bucket.as_ref(), to: to.as_ref(), env: &db.env };
-    objects.extend(copy::copy(route, tasks, progress).await?);
+    // Never by reference, even where the target could: one torn or overwritten file, one failing disk, would take the
+    // database and its backup together.
+    let route = Route { from: &db.bucket, to, env: &db.env, means: Means::Stream };
+    objects.extend(copy::copy(route, tasks, progress).await?.crcs);
+    here.sure()?;
     let record = write_record(db, manifest, to.as_ref(), &objects, earlier, progress).await?;
+    if let Err(e) = here.sure() {
+        // What it names may have been pruned.
+        to.delete(&names::backup(record.number)).await.map_err(TransferError::Store)?;
+        return Err(e);
+    }
     Ok(Backup { record, copied, copied_bytes })
 }
 

@@ -3,18 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::copy::{self, Route, Task};
+use super::copy::{self, Means, PARTS_AT_ONCE, Route, Task};
 use super::restore::{Origin, Place, forget};
 use super::{Content, Item, Progress, Step, TransferError};
 use crate::coordination::identity;
-use crate::coordination::{CoordinationError, Loaded, NodeInfo, PinAttempt};
+use crate::coordination::{Loaded, NodeInfo, PinAttempt};
 use crate::database::Database;
 use crate::format::Compression;
 use crate::ids::{CommitId, DatabaseId, JobId, SeqNo};
 use crate::log::{self, SealedBatch};
 use crate::manifest::{LogEntry, LogTail, Manifest, Run, TableEntry, check};
 use crate::names::{self, LogId};
-use crate::sst::{Block, TableBuilder, TableMeta, TableOptions};
+use crate::object::{PART_BYTES, PartBudget, Upload};
+use crate::sst::{Block, TableBuilder, TableOptions};
 
 /// How often it begins again whose objects are deleted under it.
 const ROUNDS: usize = 10;
@@ -26,20 +27,32 @@ pub struct Cloned {
     pub loaded: Loaded,
     /// What it began with: every mutation up to this one.
     pub seq: SeqNo,
-    /// Objects copied as they are.
+    /// Objects that the store copied by reference.
+    pub referenced: usize,
+    /// Objects read and written as they are, or found to be there from an interrupted run.
     pub copied: usize,
     /// Objects written anew.
     pub rewritten: usize,
 }
 
-/// Makes a new database of what `snapshot` of `db` holds, or of everything committed, in an empty prefix.
+/// What a clone begins with.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Begin<'a> {
+    /// What this named snapshot holds; everything committed where there is none.
+    pub snapshot: Option<&'a str>,
+    /// Read and verify every byte, of objects copied by reference too.
+    pub verify: bool,
+}
+
+/// Makes a new database of what a snapshot of `db` holds, or of everything committed, in an empty prefix. What can stay
+/// as it is comes by reference where the stores are near enough.
 ///
 /// # Errors
 /// [`TransferError`]; run again it goes on.
 pub async fn clone_database(
     db: &Database,
     node: &NodeInfo,
-    snapshot: Option<&str>,
+    begin: Begin<'_>,
     place: Place<'_>,
     progress: Progress<'_>,
 ) -> Result<Cloned, TransferError> {
@@ -51,7 +64,7 @@ pub async fn clone_database(
     for _ in 0..ROUNDS {
         let loaded = db.load().await?;
         let version = loaded.manifest.version;
-        let seq = at(&loaded.manifest, snapshot)?;
+        let seq = at(&loaded.manifest, begin.snapshot)?;
         let hold = match db.coordination.pin(version, node).await? {
             PinAttempt::Held(hold) => hold,
             PinAttempt::Passed(floor) => {
@@ -61,7 +74,7 @@ pub async fn clone_database(
             }
         };
         progress(Step::Holding(version));
-        let done = round(db, &loaded.manifest, seq, snapshot, &place, progress).await;
+        let done = round(db, &loaded.manifest, seq, begin, &place, progress).await;
         hold.give_back().await;
         match done {
             Err(TransferError::Gone(object)) => {
@@ -88,11 +101,11 @@ async fn round(
     db: &Database,
     source: &Manifest,
     seq: SeqNo,
-    snapshot: Option<&str>,
+    begin: Begin<'_>,
     place: &Place<'_>,
     progress: Progress<'_>,
 ) -> Result<Cloned, TransferError> {
-    let origin = Origin::Snapshot(snapshot.map(str::to_owned));
+    let origin = Origin::Snapshot(begin.snapshot.map(str::to_owned));
     let drawn = DatabaseId(place.env.entropy.next_u128());
     let mark = place.mark(source.database, origin, drawn).await?;
     place.coordination.prepare_to_write().await?;
@@ -100,9 +113,10 @@ async fn round(
     if place.coordination.exists().await? {
         let loaded = place.finish(&[], &manifest).await?;
         let seq = loaded.manifest.last_seq;
-        return Ok(Cloned { loaded, seq, copied: 0, rewritten: 0 });
+        return Ok(Cloned { loaded, seq, referenced: 0, copied: 0, rewritten: 0 });
     }
-    let route = Route { from: db.bucket.as_ref(), to: place.bucket.as_ref(), env: place.env };
+    let means = Means::Reference { verify: begin.verify };
+    let route = Route { from: &db.bucket, to: place.bucket, env: place.env, means };
     cut(&mut manifest, seq, place);
     let (runs, whole) = tables(route, source, seq).await?;
     manifest.runs = runs;
@@ -126,14 +140,14 @@ async fn round(
     let there = copy::listed(place.bucket.as_ref()).await?;
     let task = |item: Item| Task { there: there.get(item.path.as_str()) == Some(&item.len), item, crc: None };
     let tasks: Vec<Task> = tasks.into_iter().map(task).collect();
-    let copied = tasks.len();
+    let carried = tasks.len();
     let fresh = tasks.iter().filter(|t| !t.there);
     let (objects, bytes) = (fresh.clone().count(), fresh.map(|t| t.item.len).sum());
-    progress(Step::Begins { objects, bytes, present: copied - objects });
-    copy::copy(route, tasks, progress).await?;
+    progress(Step::Begins { objects, bytes, present: carried - objects });
+    let referenced = copy::copy(route, tasks, progress).await?.referenced;
     place.found(&[], &manifest, progress).await?;
     let loaded = place.finish(&[], &manifest).await?;
-    Ok(Cloned { loaded, seq, copied, rewritten })
+    Ok(Cloned { loaded, seq, referenced, copied: carried - referenced, rewritten })
 }
 
 /// Everything but tables, log objects and blobs, as it is at `seq`.
@@ -194,36 +208,54 @@ async fn without_newer(
     seq: SeqNo,
     name: String,
 ) -> Result<Option<TableEntry>, TransferError> {
-    let path = table.path();
-    let bytes = route.from.get(&path).await.map_err(|e| copy::gone(e, &path))?;
-    let item = Item { path, len: table.len, content: Content::Table(Arc::clone(table)) };
-    let offset = table.meta_offset;
-    let built = route.env.offload.run(move || {
-        item.check(&bytes)?;
-        let damaged = |why: String| TransferError::Damaged { object: item.path.to_string(), why };
-        let meta =
-            TableMeta::decode(bytes.slice(offset as usize..), offset).map_err(|e| damaged(e.to_string()))?;
-        let mut out = TableBuilder::new(TableOptions::default());
-        let mut rows = 0u64;
-        for i in 0..meta.block_count() {
-            let range = meta.block_range(i);
-            let block = Block::decode(&bytes.slice(range.start as usize..range.end as usize));
-            let mut cursor = block.map_err(|e| damaged(e.to_string()))?.cursor();
-            cursor.first();
-            while let Some(row) = cursor.row() {
-                if row.seq <= seq {
-                    out.push(row);
-                    rows += 1;
-                }
-                cursor.next();
-            }
+    let item = Item { path: table.path(), len: table.len, content: Content::Table(Arc::clone(table)) };
+    let mut check = copy::begin(route.from.as_ref(), route.env, &item).await?;
+    let mut out = Older { seq, rows: 0, table: TableBuilder::new(TableOptions::default()) };
+    let parts = PartBudget::new(PARTS_AT_ONCE, PART_BYTES);
+    let mut upload = Upload::begin(route.to, names::table(&name), &parts, Some(table.len)).await;
+    while let Some(window) = check.wants() {
+        let bytes = route.from.get_range(&item.path, window).await.map_err(|e| copy::gone(e, &item.path))?;
+        let fed = move || {
+            check.feed(&bytes, |block| out.take(block))?;
+            Ok((check, out))
+        };
+        (check, out) = copy::offloaded(route.env, fed).await?;
+        for piece in out.table.take_finished() {
+            upload.append(piece).await.map_err(TransferError::Store)?;
         }
-        Ok::<_, TransferError>((rows > 0).then(|| out.finish(&name)))
-    });
-    let built = built.await.map_err(|e| CoordinationError::Unavailable(e.to_string()))??;
-    let Some(built) = built else { return Ok(None) };
-    route.to.put(&built.entry.path(), built.body).await.map_err(TransferError::Store)?;
+    }
+    check.finish()?;
+    if out.rows == 0 {
+        upload.abort().await;
+        return Ok(None);
+    }
+    let built = copy::offloaded(route.env, move || Ok(out.table.finish(&name))).await?;
+    for piece in built.body.pieces() {
+        upload.append(piece.clone()).await.map_err(TransferError::Store)?;
+    }
+    upload.finish().await.map_err(TransferError::Store)?;
     Ok(Some(built.entry))
+}
+
+/// The rows of a table at or below a number, as a table.
+struct Older {
+    seq: SeqNo,
+    rows: u64,
+    table: TableBuilder,
+}
+
+impl Older {
+    fn take(&mut self, block: Block) {
+        let mut cursor = block.cursor();
+        cursor.first();
+        while let Some(row) = cursor.row() {
+            if row.seq <= self.seq {
+                self.table.push(row);
+                self.rows += 1;
+            }
+            cursor.next();
+        }
+    }
 }
 
 /// The log that is not in tables yet, written anew under the new database.

@@ -3,6 +3,7 @@
 //! ```text
 //!   backup    pin the head's version ─▶ copy what its manifest names ─▶ backup/<n>-manifest ─▶ backup/<n>.json
 //!   clone     pin ─▶ mark the empty prefix ─▶ copy tables, cut what is newer ─▶ lineage ─▶ checkpoint ─▶ head ─▶ …
+//!   prune     mark the store ─▶ delete records ─▶ delete what no record names
 //!   restore   mark the empty prefix ─▶ copy back ─▶ lineages ─▶ checkpoint ─▶ head ─▶ isle.json ─▶ take the mark away
 //! ```
 //! # What a backup is
@@ -17,9 +18,10 @@
 //! finds everything that it has copied so far.
 //!
 //! # What is verified
-//! Every object that is copied is held against the manifest first: a log object by its checksum, a table by its
+//! Every object that is read is held against the manifest first: a log object by its checksum, a table by its
 //! metadata's checksum and every block's own, blob files by their length. Its checksum as a whole goes into the record,
-//! and a restore, or a verification, holds every byte against that.
+//! and a restore, or a verification, holds every byte against that. Objects are read in windows and written in parts, each
+//! verified on the way, so that memory does not grow with them; one appears in the target once all of it was verified.
 //!
 //! # What a restore makes
 //! The same database under a new lineage: sequence numbers, epochs and positions go on, and whoever has a cursor or a
@@ -28,10 +30,16 @@
 //!
 //! # What a clone is
 //! A new database, with an id of its own, that begins with what a named snapshot holds (or with everything committed).
-//! Tables whose rows are all at or below it are copied as they are; from those that hold newer rows too, these are left
+//! Tables whose rows are all at or below it come as they are; from those that hold newer rows too, these are left
 //! out; of the log only what is not in tables yet comes along, written anew since log objects name their database. Sequence
 //! numbers go on from the snapshot's. Earlier versions of keys, the log before, consumer groups and other snapshots stay
 //! behind.
+//!
+//! What comes as it is comes **by reference** where the stores are near enough ([`crate::object::Origin`]): a hard link in
+//! one file system, the store's own copy within one bucket. None of its bytes are read then but a table's metadata, which is
+//! held against the manifest; its length is compared. All of it is read by `isle verify`, or at once where
+//! [`Begin::verify`] asks for that. A backup is never made in this way, even where it could be: it would share the very
+//! blocks of a disk with what it is to protect.
 //!
 //! **Crashes.** The mark (`restore.json`) names the backup and the lineage that was drawn; it is written into an empty
 //! prefix only. Run again, the same restore goes on where it was, with the same lineage; any other is refused. Until
@@ -39,15 +47,20 @@
 //! once it is there, is one that only this restore can have made.
 
 mod backup;
+mod check;
 mod clone;
 mod copy;
 mod parcel;
+mod presence;
+mod prune;
 mod record;
 mod restore;
 
 pub use backup::{Backup, backup};
-pub use clone::{Cloned, clone_database};
+pub use check::WINDOW_BYTES;
+pub use clone::{Begin, Cloned, clone_database};
 pub use parcel::{Content, Item, parcel};
+pub use prune::{Keep, PrunePlan, plan_prune, prune};
 pub use record::{BackedUp, BackupRecord, Checked, backups, read_manifest, verify};
 pub use restore::{Place, Restored, restore};
 
@@ -58,8 +71,9 @@ use crate::object::StoreError;
 /// Objects copied at once.
 pub const COPIES_AT_ONCE: usize = 4;
 
-/// Bytes of objects in memory at once; a single larger object still goes.
-pub const BYTES_AT_ONCE: u64 = 256 << 20;
+/// Bytes of objects in memory at once, however large these are: a window of each that is being copied, and parts on their
+/// way. (The metadata of a table being copied comes on top.)
+pub const BYTES_AT_ONCE: u64 = 96 << 20;
 
 /// Why a transfer did not come to its end.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -111,6 +125,8 @@ pub enum Step {
     Again(String),
     /// An object was written that makes the copy count.
     Wrote(String),
+    /// The record of an old backup was deleted.
+    Removed(String),
 }
 
 /// Where a transfer says what it is doing.

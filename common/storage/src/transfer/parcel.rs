@@ -5,9 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::TransferError;
+use super::check::{Check, has_length};
 use crate::manifest::{Manifest, TableEntry};
 use crate::names::{self, ObjectPath};
-use crate::sst::{Block, TableMeta};
 
 /// An object to be carried.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,36 +54,13 @@ impl Item {
     /// # Errors
     /// [`TransferError::Damaged`].
     pub fn check(&self, bytes: &Bytes) -> Result<u32, TransferError> {
-        let damaged = |why: String| TransferError::Damaged { object: self.path.to_string(), why };
-        if bytes.len() as u64 != self.len {
-            return Err(damaged(format!("it has {} bytes, not {}", bytes.len(), self.len)));
+        has_length(self, bytes.len() as u64)?;
+        let needed = Check::needs(self);
+        let needed = bytes.slice(needed.start as usize..needed.end as usize);
+        let mut check = Check::begin(self.clone(), self.len, needed)?;
+        while let Some(window) = check.wants() {
+            check.feed(&bytes.slice(window.start as usize..window.end as usize), drop)?;
         }
-        let crc = crc32c::crc32c(bytes);
-        match &self.content {
-            Content::Crc(expected) if *expected != crc => {
-                Err(damaged("its checksum is not the recorded one".to_owned()))
-            }
-            Content::Table(entry) => table(entry, bytes).map(|()| crc).map_err(damaged),
-            Content::Crc(_) | Content::Length => Ok(crc),
-        }
+        check.finish()
     }
-}
-
-/// Every block decodes, and the metadata is the one the manifest records.
-fn table(entry: &TableEntry, bytes: &Bytes) -> Result<(), String> {
-    let at = usize::try_from(entry.meta_offset).unwrap_or(usize::MAX).min(bytes.len());
-    let tail = bytes.slice(at..);
-    if crc32c::crc32c(&tail) != entry.crc {
-        return Err("the checksum of its metadata is not the one the manifest records".to_owned());
-    }
-    let meta = TableMeta::decode(tail, entry.meta_offset).map_err(|e| e.to_string())?;
-    for i in 0..meta.block_count() {
-        let range = meta.block_range(i);
-        if range.start > range.end || range.end > entry.meta_offset {
-            return Err(format!("block {i} lies beyond its end"));
-        }
-        Block::decode(&bytes.slice(range.start as usize..range.end as usize))
-            .map_err(|e| format!("block {i} at byte {}: {e}", range.start))?;
-    }
-    Ok(())
 }

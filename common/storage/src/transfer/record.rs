@@ -12,9 +12,11 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use super::{COPIES_AT_ONCE, TransferError, copy};
+use super::copy::{self, Task};
+use super::{COPIES_AT_ONCE, Content, Item, TransferError};
 use crate::coordination::lineage::LineageObject;
 use crate::coordination::sealed;
+use crate::environment::Environment;
 use crate::ids::{DatabaseId, Epoch, Lineage, SeqNo, Timestamp, Version};
 use crate::manifest::{Manifest, checkpoint};
 use crate::names::{self, ObjectPath};
@@ -148,6 +150,7 @@ pub async fn read_manifest(store: &dyn Bucket, record: &BackupRecord) -> Result<
 /// [`TransferError`] where the store cannot be read; what is wrong with the backup is an answer.
 pub async fn verify(
     store: &Arc<dyn Bucket>,
+    env: &Environment,
     record: &BackupRecord,
     done: &(dyn Fn(usize, u64) + Sync),
 ) -> Result<Checked, TransferError> {
@@ -158,15 +161,13 @@ pub async fn verify(
         Err(e) => checked.faults.push(e.to_string()),
     }
     let one = async |object: &BackedUp| -> Result<(u64, Option<String>), TransferError> {
-        let path = &object.path;
-        match store.get(path).await {
-            Ok(bytes) => {
-                let whole = bytes.len() as u64 == object.len && crc32c::crc32c(&bytes) == object.crc;
-                let fault = (!whole).then(|| format!("{path}: length or checksum is not the recorded one"));
-                Ok((bytes.len() as u64, fault))
-            }
-            Err(e) if e.is_not_found() => Ok((0, Some(format!("{path} is gone")))),
-            Err(e) => Err(TransferError::Store(e)),
+        let BackedUp { path, len, crc } = object.clone();
+        let item = Item { path, len, content: Content::Crc(crc) };
+        match copy::read(store.as_ref(), env, &Task { item, crc: None, there: true }).await {
+            Ok(_) => Ok((len, None)),
+            Err(e @ TransferError::Damaged { .. }) => Ok((len, Some(e.to_string()))),
+            Err(e @ TransferError::Gone(_)) => Ok((0, Some(e.to_string()))),
+            Err(e) => Err(e),
         }
     };
     let mut looked = stream::iter(&record.objects).map(one).buffered(COPIES_AT_ONCE);
@@ -180,7 +181,7 @@ pub async fn verify(
 }
 
 /// Objects that the manifest names and the record does not have, or with another length.
-fn missing(record: &BackupRecord, manifest: &Manifest) -> Vec<String> {
+pub(super) fn missing(record: &BackupRecord, manifest: &Manifest) -> Vec<String> {
     let recorded: BTreeMap<&ObjectPath, u64> = record.objects.iter().map(|o| (&o.path, o.len)).collect();
     let named = super::parcel(manifest);
     let lacking = named.iter().filter(|i| recorded.get(&i.path) != Some(&i.len));

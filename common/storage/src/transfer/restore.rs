@@ -6,7 +6,7 @@ use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 
 use super::backup::put_once;
-use super::copy::{self, Route, Task};
+use super::copy::{self, Means, Route, Task};
 use super::record::{BackupRecord, read_manifest};
 use super::{Progress, Step, TransferError, parcel};
 use crate::coordination::identity::{self, Identity};
@@ -209,7 +209,7 @@ impl Place<'_> {
         let fresh = || tasks.iter().filter(|t| !t.there).map(|t| t.item.len);
         let (copied, copied_bytes) = (fresh().count(), fresh().sum());
         progress(Step::Begins { objects: copied, bytes: copied_bytes, present: tasks.len() - copied });
-        let route = Route { from: from.as_ref(), to: self.bucket.as_ref(), env: self.env };
+        let route = Route { from, to: self.bucket, env: self.env, means: Means::Stream };
         copy::copy(route, tasks, progress).await?;
         Ok((copied, copied_bytes))
     }

@@ -6,6 +6,7 @@ use std::fmt;
 use crate::ids::{Epoch, Incarnation, JobId};
 use crate::manifest::Manifest;
 use crate::names;
+pub(super) use crate::names::is_data;
 
 /// Every object a manifest names, with its recorded length.
 #[derive(Debug, Default)]
@@ -61,13 +62,6 @@ impl Names {
             .filter(move |(object, named)| !named.seen && object.starts_with(folder))
             .map(|(o, _)| o)
     }
-}
-
-/// Whether this is a log object's, a table's or a blob file's name.
-pub(super) fn is_data(object: &str) -> bool {
-    names::parse_log(object).is_some_and(|(id, kind)| id.path(kind).as_str() == object)
-        || table_name(object).is_some_and(|n| names::table(n).as_str() == object)
-        || blob_name(object).is_some_and(|n| names::blob(n).as_str() == object)
 }
 
 fn table_name(object: &str) -> Option<&str> {

@@ -1,0 +1,77 @@
+//! What the commands take that show and change a database's own settings.
+
+use clap::{Args, Subcommand};
+
+use super::Nodes;
+
+/// `isle ttl`.
+#[derive(Debug, Args)]
+pub(crate) struct TtlArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) what: TtlCommand,
+}
+
+/// What can be done with the default time to live.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TtlCommand {
+    /// Print how long a put lives that says nothing of it.
+    Show {
+        /// Where the nodes are.
+        #[command(flatten)]
+        nodes: Nodes,
+    },
+    /// Set it for what is put from now on.
+    Set {
+        /// `30d`, whole seconds, or `none`: for ever.
+        ttl: String,
+        /// Where the nodes are.
+        #[command(flatten)]
+        nodes: Nodes,
+    },
+}
+
+/// `isle mode`.
+#[derive(Debug, Args)]
+pub(crate) struct ModeArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) what: ModeCommand,
+}
+
+/// What can be done with the mode.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ModeCommand {
+    /// Print the mode and what it means for the database as it is.
+    Show {
+        /// Where the nodes are.
+        #[command(flatten)]
+        nodes: Nodes,
+    },
+    /// Change the mode; without --yes, only say what that would mean.
+    Set {
+        /// `merge`, `fifo` or `time_window`.
+        mode: String,
+        /// Of merge: `tiered` (few writes) or `leveled` (few runs to read, little space).
+        #[arg(long)]
+        policy: Option<String>,
+        /// Of fifo and time_window: how long rows live at least: `7d`.
+        #[arg(long)]
+        retention: Option<String>,
+        /// Of time_window: how long a window is: `1h`.
+        #[arg(long)]
+        segment: Option<String>,
+        /// Of fifo: so many of the newest tables stay in any case; of time_window: a tenth of it, in windows.
+        #[arg(long)]
+        keep: Option<u64>,
+        /// Only say what it would mean.
+        #[arg(long, conflicts_with = "yes")]
+        dry_run: bool,
+        /// Change it.
+        #[arg(long)]
+        yes: bool,
+        /// Where the nodes are.
+        #[command(flatten)]
+        nodes: Nodes,
+    },
+}
