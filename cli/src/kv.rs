@@ -1,7 +1,5 @@
 //! `isle put`, `get`, `delete`, `scan`.
 
-use std::io::Read as _;
-
 use bytes::Bytes;
 use http::Method;
 use isle_service::ErrorCode;
@@ -13,24 +11,33 @@ use serde_json::{Value, json};
 use crate::args::{DeleteArgs, GetArgs, PutArgs, ScanArgs};
 use crate::nodes::{Api, Request, To};
 use crate::output::{self, EXIT_ABSENT, Failure};
+use crate::stdin::{Beginning, Input};
 
 /// Rows asked for in one page of a scan.
 const PAGE_ROWS: u64 = 1000;
 
+/// A value from standard input that is longer than this is sent as it is read, and only once.
+const HELD_BYTES: usize = 1 << 20;
+
 pub(crate) async fn put(args: PutArgs) -> Result<(), Failure> {
-    let value = if args.value == "-" {
-        let mut value = Vec::new();
-        std::io::stdin().read_to_end(&mut value).map_err(|e| Failure::new(format!("standard input: {e}")))?;
-        value
-    } else {
-        args.value.into_bytes()
-    };
     let mut query = vec![format!("ack={}", args.ack)];
     query.extend(args.ttl.map(|t| format!("ttl={}", escape_key(t.as_bytes()))));
     let mut request = Request::new(Method::PUT, target(&args.key, &query)?);
-    request.body = value.into();
-    let answer: Value = Api::new(&args.nodes).call(To::Writer, &request).await?.json().await?;
-    position(&answer, args.nodes.json)
+    let api = Api::new(&args.nodes);
+    let answer = if args.value == "-" {
+        let mut input = Input::standard();
+        match input.begin(HELD_BYTES).await.map_err(|e| Failure::new(format!("standard input: {e}")))? {
+            Beginning::Whole(value) => {
+                request.body = value;
+                api.call(To::Writer, &request).await?
+            }
+            Beginning::More(first) => api.put_once(&request, input.into_body(first)).await?,
+        }
+    } else {
+        request.body = args.value.into_bytes().into();
+        api.call(To::Writer, &request).await?
+    };
+    position(&answer.json().await?, args.nodes.json)
 }
 
 pub(crate) async fn delete(args: DeleteArgs) -> Result<(), Failure> {

@@ -16,6 +16,7 @@ mod place;
 mod recover;
 mod snapshot;
 mod status;
+mod stdin;
 mod stress;
 mod tail;
 mod ttl;

@@ -2,7 +2,7 @@
 
 use http::Method;
 use isle_service::ErrorCode;
-use isle_service::client::{Answer, BaseUrl, CallError, Client, ClientError};
+use isle_service::client::{Answer, BaseUrl, Body, CallError, Client, ClientError};
 
 use crate::args::Nodes;
 use crate::output::Failure;
@@ -93,6 +93,29 @@ impl Api {
             }
         }
         last.map(Err).ok_or_else(|| Failure::usage(format!("no --{} is given", to.name())))
+    }
+
+    /// Sends a request to the writer with a body that can be read only once. So it goes to one address, and the one that
+    /// leads is asked for before.
+    pub(crate) async fn put_once(&self, request: &Request, body: Body) -> Result<Answer, Failure> {
+        let base = self.leader().await?;
+        let call = self.client.request(request.method.clone(), &base, &request.target).body(body);
+        // Its answer comes once the whole body has gone, however slowly that is read.
+        let answer = call.head_timeout(None).send().await?.ok().await?;
+        Ok(answer)
+    }
+
+    /// The first address of a writer that leads.
+    async fn leader(&self) -> Result<BaseUrl, Failure> {
+        let asked = Request::new(Method::GET, "/v1/leader");
+        let mut last = None;
+        for base in self.bases(To::Writer)? {
+            match self.send(&base, &asked).await {
+                Ok(_leads) => return Ok(base),
+                Err(e) => last = Some(e),
+            }
+        }
+        Err(last.map_or_else(|| Failure::usage("no --writer is given"), Failure::from))
     }
 
     /// Sends the request to one address; an error of the API is an error here.

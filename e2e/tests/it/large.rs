@@ -1,15 +1,18 @@
 //! A value of 256 MiB through real programs: in and out again, while the programs stay small.
 
 use std::convert::Infallible;
+use std::process::Stdio;
 
 use bytes::Bytes;
 use e2e::cluster::Cluster;
-use e2e::node::{Node, Role};
+use e2e::node::{Node, Role, command};
+use e2e::servers::Env;
 use futures::stream;
 use http::{Method, header};
 use http_body_util::BodyExt;
 use isle_service::client::{Body, Client, ClientSettings};
 use serde_json::Value;
+use tokio::io::AsyncWriteExt;
 use xxhash_rust::xxh3::Xxh3;
 
 const LEN: usize = 256 << 20;
@@ -25,7 +28,11 @@ fn piece(n: usize) -> Bytes {
 
 /// The most memory that the program has ever had, in bytes.
 fn high_water(node: &mut Node) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", node.daemon().pid())).unwrap();
+    high_water_of(node.daemon().pid())
+}
+
+fn high_water_of(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find(|l| l.starts_with("VmHWM:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
 }
@@ -38,6 +45,41 @@ async fn a_value_of_256_mib_takes_little_memory_on_the_embedded_default() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_value_of_256_mib_takes_little_memory_with_etcd_and_s3() {
     a_large_value(Cluster::etcd().await).await;
+}
+
+/// `isle put KEY -` sends what it reads as it comes, and needs no more memory for it than for a small value.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_value_of_256_mib_goes_through_the_command_in_little_memory() {
+    let cluster = Cluster::embedded();
+    let mut writer = cluster.start(Role::Writer).await;
+    writer.leads().await;
+    let reader = cluster.start(Role::Reader).await;
+    let (at_writer, at_reader) = (writer.url(), reader.url());
+    // The first address leads nothing, and is passed over.
+    let args = ["put", "large", "-", "--writer", "http://127.0.0.1:1", "--writer", &at_writer];
+    let mut command = tokio::process::Command::from(command("isle", &args, &Env::new()));
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut put = command.spawn().unwrap();
+    let mut input = put.stdin.take().unwrap();
+    for n in 0..LEN / PIECE {
+        input.write_all(&piece(n)).await.unwrap();
+    }
+    // All but what fits in a pipe and the pieces read ahead has gone by now.
+    let grown = high_water_of(put.id().unwrap());
+    assert!(grown < GROWTH, "isle put takes {} MiB", grown >> 20);
+    drop(input);
+    let put = put.wait_with_output().await.unwrap();
+    assert!(put.status.success(), "{}", String::from_utf8_lossy(&put.stderr));
+    let position = String::from_utf8(put.stdout).unwrap();
+
+    let client = Client::new(ClientSettings { head_timeout: None, ..ClientSettings::default() });
+    let target = format!("/v1/kv/large?min_seq={}", position.trim());
+    let part = client
+        .request(Method::GET, &at_reader.parse().unwrap(), &target)
+        .header(header::RANGE, "bytes=268435000-268435455");
+    let part = part.send().await.unwrap();
+    assert_eq!(part.header("content-range"), Some(format!("bytes 268435000-268435455/{LEN}").as_str()));
+    assert_eq!(part.bytes(1 << 20).await.unwrap(), piece(255)[PIECE - 456..]);
 }
 
 async fn a_large_value(cluster: Cluster) {
