@@ -249,6 +249,7 @@ impl Simulation {
             planned_mode: merge.mode.clone(),
             dropped: false,
             judged: seq.1,
+            expiry: None,
         })
     }
 }

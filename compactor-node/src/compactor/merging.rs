@@ -11,7 +11,7 @@ use std::time::Duration;
 use isle_storage::coordination::follow::Current;
 use isle_storage::coordination::{Authority, Loaded};
 use isle_storage::ids::{JobId, SeqNo, Timestamp, Version};
-use isle_storage::manifest::{Author, Change, Manifest, Pause, Run, StagedPart};
+use isle_storage::manifest::{Author, Change, JudgedExpiry, Manifest, Pause, Run, StagedMerge, StagedPart};
 use isle_storage::merge::Held;
 use isle_storage::sabotage::{Rule, broken};
 use isle_storage::watch;
@@ -280,11 +280,14 @@ impl Compactor {
         let loaded = db.load().await?;
         let plan = refresh(planned, &loaded.manifest)?;
         let inputs = runs(&loaded.manifest, &plan.inputs)?;
+        let snapshots: Vec<Held> = loaded.manifest.snapshots.values().map(Held::from).collect();
+        let expired_by = plan::certain(db.env.clock.now(), settings);
         let parts = parts::count(plan.bytes, settings);
         if parts > 1 {
             let splits = claimed.guard(parts::splits(db, &inputs, parts)).await?;
             if !splits.is_empty() {
                 let change = Change::BeginMerge {
+                    expiry: expire(&inputs).then(|| JudgedExpiry::new(Some(expired_by), &snapshots)),
                     inputs: plan.inputs,
                     splits,
                     snapshots: plan.snapshots,
@@ -299,7 +302,8 @@ impl Compactor {
         let work = Work {
             inputs,
             range: Default::default(),
-            snapshots: held(&loaded.manifest),
+            snapshots: remembered(snapshots.clone()),
+            expired_by,
             bottom: plan.bottom,
             owner: self.owner(id),
         };
@@ -311,6 +315,7 @@ impl Compactor {
             planned_mode: plan.mode,
             dropped: made.dropped,
             judged: made.judged,
+            expiry: expire(&work.inputs).then(|| JudgedExpiry::new(made.expired_by, &snapshots)),
         };
         let done = self.commit_made(id, claimed, &made, change).await?;
         let report = report(plan.inputs.len(), plan.bytes, &made);
@@ -332,18 +337,30 @@ impl Compactor {
             return Err(JobError::Stale(format!("part {part} of merge {merge} is done")));
         }
         let bytes = Task::Part(merge, part).bytes(&loaded.manifest);
+        let planned = staged.planned_with();
         let work = Work {
             inputs: runs(&loaded.manifest, &staged.inputs)?,
             range: staged.range(part),
-            // Those it was planned with, as far as they still stand, and harmless ones.
-            snapshots: held(&loaded.manifest),
+            // Those it was planned with, whether they still stand or not, and harmless ones.
+            snapshots: remembered(
+                loaded.manifest.snapshots.values().map(Held::from).chain(planned).collect(),
+            ),
+            expired_by: horizon(staged, plan::certain(db.env.clock.now(), &self.0.settings)),
             bottom: staged.bottom,
             owner: self.owner(id),
         };
         let made = execute::merge(db, &self.0.settings, &self.0.resources, &work, claimed).await?;
-        let staged_part =
-            StagedPart { tables: made.tables.clone(), dropped: made.dropped, judged: made.judged };
-        let change = Change::StagePart { merge, part, made: staged_part, at: db.env.clock.now() };
+        let change = Change::StagePart {
+            merge,
+            part,
+            made: StagedPart {
+                tables: made.tables.clone(),
+                dropped: made.dropped,
+                judged: made.judged,
+                expired_by: made.expired_by,
+            },
+            at: db.env.clock.now(),
+        };
         let done = self.commit_made(id, claimed, &made, change).await?;
         let went = if done.manifest.staged.contains_key(&merge) { Went::Staged } else { Went::Merged };
         Ok((went, report(work.inputs.len(), bytes, &made), done.manifest.version))
@@ -425,11 +442,19 @@ fn describe(task: &Task) -> String {
     }
 }
 
-fn held(manifest: &Manifest) -> Vec<Held> {
-    if broken(Rule::MergeForSnapshots) {
-        return Vec::new();
-    }
-    manifest.snapshots.values().map(Held::from).collect()
+fn remembered(snapshots: Vec<Held>) -> Vec<Held> {
+    if broken(Rule::MergeForSnapshots) { Vec::new() } else { snapshots }
+}
+
+/// By which instant a part takes rows for expired: the merge's own, or `certain` where it names none, as one does that
+/// an older program began.
+fn horizon(merge: &StagedMerge, certain: Timestamp) -> Timestamp {
+    merge.expiry.as_ref().map_or(certain, |e| e.by.unwrap_or(Timestamp(i64::MIN)))
+}
+
+/// Whether any row of `inputs` expires: only then it matters by which instant a merge judges.
+fn expire(inputs: &[Arc<Run>]) -> bool {
+    inputs.iter().flat_map(|r| &r.tables).any(|t| t.min_expires.is_some())
 }
 
 fn report(inputs: usize, bytes_read: u64, made: &Made) -> MergeReport {

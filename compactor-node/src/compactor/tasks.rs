@@ -235,6 +235,7 @@ mod tests {
             snapshots: Vec::new(),
             planned_mode: CompactionMode::Merge,
             bottom: true,
+            expiry: None,
             touched: Timestamp(0),
             parts: BTreeMap::new(),
             extra: BTreeMap::new(),

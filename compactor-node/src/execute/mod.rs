@@ -28,7 +28,6 @@ mod source;
 mod stretches;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use isle_storage::database::Database;
 use isle_storage::ids::{SeqNo, Timestamp};
@@ -59,8 +58,10 @@ pub struct Work {
     pub inputs: Vec<Arc<Run>>,
     /// Of these keys.
     pub range: KeyRange,
-    /// Every snapshot there is.
+    /// Every snapshot there is, and those that whoever planned it reckoned with.
     pub snapshots: Vec<Held>,
+    /// Rows that have expired by this instant may be taken for expired.
+    pub expired_by: Timestamp,
     /// Whether nothing lies beneath: deletes and expired rows may go.
     pub bottom: bool,
     /// Outputs are named `<owner>-<n>`.
@@ -84,6 +85,8 @@ pub struct Made {
     pub dropped: bool,
     /// The inputs' newest number, where any version was dropped; zero otherwise.
     pub judged: SeqNo,
+    /// The highest expiry of a row that was taken for expired, if one was.
+    pub expired_by: Option<Timestamp>,
 }
 
 /// Carries out `work`, as long as the claim stands and the time lasts.
@@ -100,7 +103,7 @@ pub async fn merge(
     let mut out = Outputs::new(db, resources, settings.table_bytes);
     let done = claimed
         .guard(async {
-            let done = Execution::new(db, settings, resources, work).run(&mut out).await?;
+            let done = Execution { db, settings, resources, work }.run(&mut out).await?;
             out.uploaded().await?;
             Ok(done)
         })
@@ -112,31 +115,14 @@ pub async fn merge(
     Ok(Made { tables: out.entries, outputs: out.names, bytes_written: out.bytes, ..made })
 }
 
-/// The oldest instant a row may have expired at to be dropped: expired on every clock.
-#[must_use]
-pub fn expiry_horizon(now: Timestamp, settings: &CompactorSettings) -> Timestamp {
-    now.minus(Duration::from_secs(settings.max_clock_skew_seconds))
-}
-
 struct Execution<'a> {
     db: &'a Database,
     settings: &'a CompactorSettings,
     resources: &'a Resources,
     work: &'a Work,
-    expired: Timestamp,
 }
 
-impl<'a> Execution<'a> {
-    fn new(
-        db: &'a Database,
-        settings: &'a CompactorSettings,
-        resources: &'a Resources,
-        work: &'a Work,
-    ) -> Self {
-        let expired = expiry_horizon(db.env.clock.now(), settings);
-        Self { db, settings, resources, work, expired }
-    }
-
+impl Execution<'_> {
     async fn run(&self, out: &mut Outputs<'_>) -> Result<Made, JobError> {
         let keep = self.kept().await?;
         let newest = self.work.inputs.iter().map(|r| r.max_seq()).max().unwrap_or_default();
@@ -154,6 +140,7 @@ impl<'a> Execution<'a> {
                     made.rows_in += rows_in;
                     made.rows_out += rows_out;
                     made.dropped |= rewrite.dropped();
+                    made.expired_by = made.expired_by.max(rewrite.expired_by());
                     if !untouched(rewrite.counts()) {
                         made.judged = newest;
                     }
@@ -169,7 +156,7 @@ impl<'a> Execution<'a> {
         let mut kept = Vec::new();
         for table in stretches::alone(&self.work.inputs, &self.work.range) {
             let clean = (table.deletes == 0 || !self.work.bottom)
-                && table.min_expires.is_none_or(|expires| expires > self.expired);
+                && table.min_expires.is_none_or(|expires| expires > self.work.expired_by);
             if clean && table.len >= self.settings.table_bytes / KEEP_FROM_PART {
                 let meta = read_meta(self.db, &table).await?;
                 if meta.properties().keys == table.rows {
@@ -187,7 +174,7 @@ impl<'a> Execution<'a> {
         let window = self.resources.window_bytes(inputs.len());
         let mut sources: Vec<Source> =
             inputs.iter().map(|run| Source::open(self.db, self.resources, run, range, window)).collect();
-        let rewrite = Rewrite::new(&self.work.snapshots, self.work.bottom, Some(self.expired));
+        let rewrite = Rewrite::new(&self.work.snapshots, self.work.bottom, Some(self.work.expired_by));
         let options =
             TableOptions { block_bytes: self.settings.block_bytes, compression: self.settings.compression };
         let making = Making {

@@ -244,8 +244,10 @@ fn look_again(manifest: &Manifest, settings: &CompactorSettings, now: Timestamp)
     Some(next.plus(Duration::from_secs(settings.max_clock_skew_seconds)))
 }
 
-/// The newest instant that has passed on every clock.
-fn certain(now: Timestamp, settings: &CompactorSettings) -> Timestamp {
+/// The newest instant that has passed on every clock. What is planned as expired and what a merge takes for expired are
+/// judged by it alike, or the same merge would be planned again and again.
+#[must_use]
+pub fn certain(now: Timestamp, settings: &CompactorSettings) -> Timestamp {
     now.minus(Duration::from_secs(settings.max_clock_skew_seconds))
 }
 

@@ -7,6 +7,7 @@ use compactor_node::once::{self, Limits, Outcome};
 use compactor_node::{Compactor, CompactorSettings};
 use isle_storage::coordination::JobAttempt;
 use isle_storage::database::Database;
+use isle_storage::ids::Timestamp;
 use isle_storage::manifest::{Change, CompactionMode, Manifest, Snapshot};
 use isle_testkit::embedded::Embedded;
 use isle_testkit::fault::{Op, Rule};
@@ -221,6 +222,36 @@ async fn a_merge_that_has_become_wrong_ends_and_leaves_nothing() {
             assert_eq!(tree::visible_at(&e.db, &m, seq, created).await, held);
         }
         assert_same_and_nothing_left(&e, &scribe).await;
+    }
+}
+
+/// Rows expire while a merge is done in parts. All parts judge by the instant of its beginning, so a snapshot of that
+/// instant or later leaves it alone and loses nothing; an earlier one ends it.
+#[tokio::test]
+async fn a_snapshot_of_the_present_does_not_end_a_merge_of_rows_that_expire() {
+    for early in [false, true] {
+        let (e, mut scribe) = backlog().await;
+        e.clock.advance(Duration::from_secs(150));
+        run(&e, "a", half(&e).await).await;
+        let m = manifest(&e.db).await;
+        let by = m.staged.values().next().unwrap().expiry.clone().unwrap().by.unwrap();
+        assert!(m.runs.iter().flat_map(|r| &r.tables).any(|t| t.min_expires.is_some_and(|e| e <= by)));
+        e.clock.advance(Duration::from_secs(80));
+        let created = if early { Timestamp(by.0 - 1) } else { by };
+        let snapshot =
+            Snapshot { seq: m.last_seq, created, expires: None, holds_log: false, extra: Default::default() };
+        scribe.commit(vec![Change::TakeSnapshot { name: "s".to_owned(), snapshot }]).await;
+        let shown = scribe.visible_at(m.last_seq, created);
+        assert_eq!(manifest(&e.db).await.staged.is_empty(), early);
+        let rest = run(&e, "b", Limits::default()).await;
+        assert_eq!((rest.outcome, rest.merges), (Outcome::Done, 1), "{rest:?}");
+        let m = manifest(&e.db).await;
+        assert_eq!(tree::visible_at(&e.db, &m, m.last_seq, created).await, shown);
+        assert_same_and_nothing_left(&e, &scribe).await;
+        if !early {
+            let floor = m.expiry_floor.expect("rows had expired");
+            assert!(floor <= by, "a part has judged by an instant of its own");
+        }
     }
 }
 

@@ -5,16 +5,20 @@
 //! other things have happened, or be refused. After every step a read that stops at the first run in which it finds the
 //! key, as readers do, must show what the model does: nothing stale, nothing back from the dead, nothing lost but what
 //! retention took, and that only when its time had come.
+//!
+//! Merges are also done in parts, by workers of different speed, and snapshots are also taken by a clock that is far behind:
+//! what they show at that instant must not be gone, now or later.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use compactor_node::CompactorSettings;
 use compactor_node::plan::{self, MergePlan, Plan};
-use isle_storage::ids::{CommitId, DatabaseId, Epoch, Incarnation, Lineage, SeqNo, Timestamp};
+use isle_storage::ids::{CommitId, DatabaseId, Epoch, Incarnation, Lineage, RunId, SeqNo, Timestamp};
 use isle_storage::manifest::{
-    Author, Change, CompactionMode, Edit, EditError, LogEntry, Manifest, Snapshot, TableEntry,
+    Author, Change, CompactionMode, Edit, EditError, JudgedExpiry, Key, KeyRange, LogEntry, Manifest,
+    Snapshot, StagedPart, TableEntry,
 };
 use isle_storage::merge::{Direction, Feed, Merge, Rewrite, Step};
 use isle_storage::names::{LogId, LogKind};
@@ -43,9 +47,16 @@ enum Op {
     /// The same with any neighbours, whatever a planner would say.
     BeginAny(u8, u8),
     Commit,
+    /// Any neighbours are begun in two parts, which meet at this key.
+    BeginParts(u8, u8, u8),
+    /// A worker does the part that nobody has done, and has not committed it yet.
+    WorkPart,
+    /// Whoever did a part first commits it.
+    StagePart,
     /// A person asks for everything in one run.
     Full,
-    Snapshot(u8),
+    /// By a clock that is so many seconds behind.
+    Snapshot(u8, u8),
     Drop(u8),
     Mode(CompactionMode),
 }
@@ -70,8 +81,11 @@ fn any_op() -> impl Strategy<Value = Op> {
         2 => Just(Op::Begin),
         3 => any::<(u8, u8)>().prop_map(|(at, width)| Op::BeginAny(at, width)),
         4 => Just(Op::Commit),
+        2 => any::<(u8, u8, u8)>().prop_map(|(at, width, key)| Op::BeginParts(at, width, key % 12)),
+        4 => Just(Op::WorkPart),
+        4 => Just(Op::StagePart),
         1 => Just(Op::Full),
-        2 => any::<u8>().prop_map(Op::Snapshot),
+        2 => (any::<u8>(), prop_oneof![Just(0u8), 0u8..100]).prop_map(|(n, behind)| Op::Snapshot(n, behind)),
         2 => any::<u8>().prop_map(Op::Drop),
         1 => any_mode().prop_map(Op::Mode),
     ]
@@ -118,6 +132,8 @@ struct World {
     gone: BTreeSet<(Vec<u8>, SeqNo)>,
     held: BTreeMap<String, Held>,
     begun: Option<(Change, Vec<Made>)>,
+    /// Parts that were done and are not committed, the oldest first.
+    worked: VecDeque<(Change, Vec<Made>)>,
     named: u64,
 }
 
@@ -132,6 +148,7 @@ impl World {
             gone: BTreeSet::new(),
             held: BTreeMap::new(),
             begun: None,
+            worked: VecDeque::new(),
             named: 0,
         };
         let adopt = Change::Adopt {
@@ -183,13 +200,21 @@ impl World {
                     let _refused = self.commit_merge(change, made);
                 }
             }
+            Op::BeginParts(at, width, key) => self.begin_parts(*at, *width, *key),
+            Op::WorkPart => self.work_part(),
+            Op::StagePart => {
+                if let Some((change, made)) = self.worked.pop_front() {
+                    let _refused = self.commit_merge(change, made);
+                }
+            }
             Op::Full => {
+                self.give_up_parts();
                 if let Some(plan) = plan::full(&self.m, &self.settings) {
                     let (change, made) = self.merge(&plan);
                     self.commit_merge(change, made).unwrap();
                 }
             }
-            Op::Snapshot(n) => self.snapshot(*n),
+            Op::Snapshot(n, behind) => self.snapshot(*n, *behind),
             Op::Drop(n) => self.drop_snapshot(*n),
             Op::Mode(mode) => {
                 self.commit(vec![Change::SetCompaction { compaction: mode.clone() }]).unwrap();
@@ -273,7 +298,7 @@ impl World {
 
     fn install(&mut self, made: Vec<Made>) {
         self.tables.extend(made.into_iter().map(|(entry, rows)| (entry.name, rows)));
-        let live: BTreeSet<&str> = self.m.tables().map(|t| t.name.as_str()).collect();
+        let live: BTreeSet<&str> = self.m.named_tables().map(|t| t.name.as_str()).collect();
         self.tables.retain(|name, _| live.contains(name.as_str()));
     }
 
@@ -289,6 +314,9 @@ impl World {
                 false
             }
             Some(Plan::Merge(plan)) => {
+                if plan.inputs.iter().any(|id| self.m.held_by(*id).is_some()) {
+                    return false;
+                }
                 let (change, made) = self.merge(&plan);
                 self.commit_merge(change, made).unwrap();
                 true
@@ -303,6 +331,7 @@ impl World {
     }
 
     fn drain(&mut self) {
+        self.give_up_parts();
         let steps = (0..MOST_STEPS).take_while(|_| self.work()).count();
         assert!(steps < MOST_STEPS, "the planner never comes to its end");
         self.check_shape();
@@ -321,13 +350,35 @@ impl World {
     }
 
     fn merge(&mut self, plan: &MergePlan) -> (Change, Vec<Made>) {
+        let horizon = plan::certain(self.now, &self.settings);
+        let rewrite = Rewrite::new(&self.snapshots(), plan.bottom, Some(horizon));
+        let (rewrite, newest, made) = self.rewrite(&plan.inputs, &KeyRange::all(), rewrite);
+        let change = Change::Merge {
+            inputs: plan.inputs.clone(),
+            tables: made.iter().map(|(entry, _)| Arc::new(entry.clone())).collect(),
+            snapshots: plan.snapshots.clone(),
+            planned_mode: plan.mode.clone(),
+            dropped: rewrite.dropped(),
+            judged: if untouched(&rewrite) { SeqNo::ZERO } else { newest },
+            expiry: Some(JudgedExpiry::new(rewrite.expired_by(), &self.snapshots())),
+        };
+        (change, made)
+    }
+
+    /// Rewrites the keys of `range`; with the inputs' newest number.
+    fn rewrite(
+        &mut self,
+        inputs: &[RunId],
+        range: &KeyRange,
+        mut rewrite: Rewrite,
+    ) -> (Rewrite, SeqNo, Vec<Made>) {
         let find = |id| self.m.runs.iter().find(|r| r.id == id).unwrap();
-        let runs: Vec<_> = plan.inputs.iter().map(|id| Arc::clone(find(*id))).collect();
-        let mut feeds: Vec<_> = runs
-            .iter()
-            .map(|r| r.tables.iter().map(|t| self.tables[&t.name].clone()).collect::<Vec<_>>().into_iter())
-            .collect();
-        let mut rewrite = self.rewrite(plan.bottom);
+        let runs: Vec<_> = inputs.iter().map(|id| Arc::clone(find(*id))).collect();
+        let rows = |t: &Arc<TableEntry>| -> Vec<Row> {
+            self.tables[&t.name].iter().filter(|row| range.holds(&row.key)).cloned().collect()
+        };
+        let mut feeds: Vec<_> =
+            runs.iter().map(|r| r.tables.iter().map(rows).collect::<Vec<_>>().into_iter()).collect();
         let mut tree = Merge::new(runs.len(), Direction::Forward);
         let mut kept: Vec<Row> = Vec::new();
         loop {
@@ -340,19 +391,54 @@ impl World {
                 Step::Done => break,
             }
         }
-        let counts = rewrite.counts();
-        let untouched = counts.kept == counts.judged && counts.expired_to_deletes == 0;
         let newest = runs.iter().map(|r| r.max_seq()).max().unwrap();
-        let made = self.build(kept);
-        let change = Change::Merge {
-            inputs: plan.inputs.clone(),
-            tables: made.iter().map(|(entry, _)| Arc::new(entry.clone())).collect(),
-            snapshots: plan.snapshots.clone(),
-            planned_mode: plan.mode.clone(),
-            dropped: rewrite.dropped(),
-            judged: if untouched { SeqNo::ZERO } else { newest },
+        (rewrite, newest, self.build(kept))
+    }
+
+    fn begin_parts(&mut self, at: u8, width: u8, key: u8) {
+        let Some(plan) = self.any_neighbours(at, width) else { return };
+        let by = plan::certain(self.now, &self.settings);
+        let begin = Change::BeginMerge {
+            inputs: plan.inputs,
+            splits: vec![Key(vec![b'k', key].into())],
+            snapshots: plan.snapshots,
+            planned_mode: plan.mode,
+            bottom: plan.bottom,
+            expiry: Some(JudgedExpiry::new(Some(by), &self.snapshots())),
+            at: self.now,
         };
-        (change, made)
+        // Refused where another merge in parts holds an input.
+        let _refused = self.commit(vec![begin]);
+    }
+
+    /// As a worker does: planned with the snapshots that stand, and those of the beginning.
+    fn work_part(&mut self) {
+        let done = |merge, part| {
+            self.worked.iter().any(
+                |(c, _)| matches!(c, Change::StagePart { merge: m, part: p, .. } if (*m, *p) == (merge, part)),
+            )
+        };
+        let mut missing =
+            self.m.staged.iter().flat_map(|(id, m)| m.missing().map(|part| (*id, Arc::clone(m), part)));
+        let Some((merge, staged, part)) = missing.find(|(id, _, part)| !done(*id, *part)) else { return };
+        drop(missing);
+        let snapshots = [staged.planned_with(), self.snapshots()].concat();
+        let rewrite = Rewrite::new(&snapshots, staged.bottom, staged.expiry.as_ref().and_then(|e| e.by));
+        let (rewrite, newest, made) = self.rewrite(&staged.inputs, &staged.range(part), rewrite);
+        let part_made = StagedPart {
+            tables: made.iter().map(|(entry, _)| Arc::new(entry.clone())).collect(),
+            dropped: rewrite.dropped(),
+            judged: if untouched(&rewrite) { SeqNo::ZERO } else { newest },
+            expired_by: rewrite.expired_by(),
+        };
+        self.worked.push_back((Change::StagePart { merge, part, made: part_made, at: self.now }, made));
+    }
+
+    fn give_up_parts(&mut self) {
+        for merge in self.m.staged.keys().copied().collect::<Vec<_>>() {
+            self.commit(vec![Change::AbandonMerge { merge }]).unwrap();
+        }
+        self.install(Vec::new());
     }
 
     fn any_neighbours(&self, at: u8, width: u8) -> Option<MergePlan> {
@@ -371,15 +457,8 @@ impl World {
         })
     }
 
-    /// A snapshot reads at the instant at which it was taken: what has expired since is still seen there.
-    fn rewrite(&self, bottom: bool) -> Rewrite {
-        let horizon = Timestamp(self.now.0 - SKEW);
-        let held: Vec<_> = self
-            .held
-            .values()
-            .map(|s| isle_storage::merge::Held { seq: s.seq, instant: s.created })
-            .collect();
-        Rewrite::new(&held, bottom, Some(horizon))
+    fn snapshots(&self) -> Vec<isle_storage::merge::Held> {
+        self.m.snapshots.values().map(Into::into).collect()
     }
 
     fn commit_merge(&mut self, change: Change, made: Vec<Made>) -> Result<(), EditError> {
@@ -388,19 +467,28 @@ impl World {
         Ok(())
     }
 
-    fn snapshot(&mut self, n: u8) {
+    fn snapshot(&mut self, n: u8, behind: u8) {
         let (from, to) = (self.m.history_floor.0, self.m.last_seq.0);
         // Mostly of the present, sometimes of a number before.
         let seq = SeqNo(if n.is_multiple_of(3) { from + u64::from(n) % (to - from + 1) } else { to });
-        let snapshot =
-            Snapshot { seq, created: self.now, expires: None, holds_log: false, extra: BTreeMap::new() };
         let name = format!("s{}", n % 5);
         if self.held.contains_key(&name) {
             return;
         }
-        self.commit(vec![Change::TakeSnapshot { name: name.clone(), snapshot }]).unwrap();
-        let shows = self.model(seq, self.now);
-        self.held.insert(name, Held { seq, created: self.now, shows });
+        let slow = self.now.minus(Duration::from_secs(u64::from(behind)));
+        // A clock that is not slow is never behind the floor.
+        assert!(self.m.expiry_floor.is_none_or(|floor| floor <= self.now));
+        for created in [Some(slow), self.m.expiry_floor].into_iter().flatten() {
+            let snapshot = Snapshot { seq, created, expires: None, holds_log: false, extra: BTreeMap::new() };
+            let taken = self.commit(vec![Change::TakeSnapshot { name: name.clone(), snapshot }]);
+            self.install(Vec::new());
+            if taken.is_ok() {
+                let shows = self.model(seq, created);
+                self.held.insert(name, Held { seq, created, shows });
+                return;
+            }
+            assert!(self.m.expiry_floor.is_some_and(|floor| created < floor), "{taken:?}");
+        }
     }
 
     fn drop_snapshot(&mut self, n: u8) {
@@ -475,6 +563,11 @@ impl World {
             }
         }
     }
+}
+
+fn untouched(rewrite: &Rewrite) -> bool {
+    let counts = rewrite.counts();
+    counts.kept == counts.judged && counts.expired_to_deletes == 0
 }
 
 fn shown(row: &Row, now: Timestamp) -> Option<(Vec<u8>, Version)> {

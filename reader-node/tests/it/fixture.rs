@@ -268,7 +268,8 @@ impl World {
         let rows = survivors(rows, &snapshots, bottom);
         let tables = if rows.is_empty() { Vec::new() } else { self.upload_tables(rows.clone()).await };
         let planned_mode = m.compaction.clone();
-        self.edit(vec![Change::Merge { inputs, tables, snapshots, planned_mode, dropped: bottom, judged }])
+        let (dropped, expiry) = (bottom, None);
+        self.edit(vec![Change::Merge { inputs, tables, snapshots, planned_mode, dropped, judged, expiry }])
             .await;
         self.runs.insert(RunId(self.manifest().version.0), rows);
     }

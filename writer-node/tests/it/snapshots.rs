@@ -5,15 +5,20 @@ use std::time::Duration;
 use isle_storage::coordination::Authority;
 use isle_storage::coordination::commit::{Resolved, commit, propose};
 use isle_storage::ids::{CommitId, SeqNo, Timestamp};
-use isle_storage::manifest::{Author, Change, Edit};
+use isle_storage::manifest::{Author, Change, Edit, JudgedExpiry};
 use writer_node::{Role, SnapshotError, SnapshotOptions, WriteError, WriterSettings};
 
 use crate::world::{BUCKET, MEMORY, World, small, until, until_role};
 
 const FOR_EVER: SnapshotOptions = SnapshotOptions { ttl: None, holds_log: false, ack_timeout: None };
 
-/// Somebody else ends the snapshot: an edit that this writer does not learn of before its next commit.
+/// Somebody else ends the snapshot.
 async fn drop_behind_its_back(world: &World, name: &str) {
+    behind_its_back(world, Change::DropSnapshot { name: name.to_owned() }).await;
+}
+
+/// Somebody else's edit, which this writer does not learn of before its next commit.
+async fn behind_its_back(world: &World, change: Change) {
     let db = world.database().await;
     let loaded = db.load().await.unwrap();
     let m = &loaded.manifest;
@@ -23,7 +28,7 @@ async fn drop_behind_its_back(world: &World, name: &str) {
         epoch: m.epoch,
         commit: CommitId(77),
         author: Author::Observer("compactor".to_owned()),
-        changes: vec![Change::DropSnapshot { name: name.to_owned() }],
+        changes: vec![change],
         required_features: Vec::new(),
         extra: Default::default(),
     };
@@ -86,6 +91,32 @@ async fn a_clock_set_back_does_not_take_an_earlier_snapshot() {
         writer.drop_snapshot(name, None).await.unwrap();
     }
     assert_eq!(writer.take_snapshot("third", FOR_EVER).await.unwrap().created, Timestamp(9_000_000));
+}
+
+/// A merge that this writer has not heard of has dropped rows that expired later than its clock shows: the snapshot reads
+/// at an instant at which nobody misses them.
+#[tokio::test(start_paused = true)]
+async fn a_slow_clock_does_not_take_a_snapshot_of_rows_that_are_gone() {
+    let world = World::new();
+    let writer = world.leader(small()).await;
+    world.clock.set(9_000_000);
+    writer.put(b"a", b"1", Some(Duration::from_secs(50)), BUCKET).await.unwrap();
+    writer.end_generation();
+    until(&writer, "the flush", |s| s.flushed_seq == SeqNo(1)).await;
+    let m = world.head().await.manifest;
+    let merged = Change::Merge {
+        inputs: m.runs.iter().map(|r| r.id).collect(),
+        tables: Vec::new(),
+        snapshots: Vec::new(),
+        planned_mode: m.compaction.clone(),
+        dropped: true,
+        judged: SeqNo(1),
+        expiry: Some(JudgedExpiry { by: Some(Timestamp(59_000_000)), held: Vec::new() }),
+    };
+    behind_its_back(&world, merged).await;
+    let taken = writer.take_snapshot("s", FOR_EVER).await.unwrap();
+    assert_eq!(taken.created, Timestamp(59_000_000));
+    assert_eq!(world.head().await.manifest.snapshots["s"].created, taken.created);
 }
 
 #[tokio::test(start_paused = true)]

@@ -120,10 +120,7 @@ impl<'de> Deserializer<'de> for NodeDe<'_> {
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ConfigError> {
         match &self.node.value {
             Value::Text(text) => {
-                let items: Vec<Node> = text
-                    .split(',')
-                    .map(str::trim)
-                    .filter(|t| !t.is_empty())
+                let items: Vec<Node> = listed(text)
                     .map(|t| Node { origin: self.node.origin.clone(), value: Value::Text(t.to_owned()) })
                     .collect();
                 self.placed(|de| visitor.visit_seq(Items { items: items.iter(), path: &de.path }))
@@ -131,6 +128,19 @@ impl<'de> Deserializer<'de> for NodeDe<'_> {
             Value::List(_) => self.deserialize_any(visitor),
             _ => Err(self.wrong("a list")),
         }
+    }
+
+    /// A list of a known length; a longer one is not cut off in silence.
+    fn deserialize_tuple<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, ConfigError> {
+        let found = match &self.node.value {
+            Value::Text(text) => listed(text).count(),
+            Value::List(items) => items.len(),
+            _ => 0,
+        };
+        if found != len {
+            return Err(self.wrong(&format!("a list of {len}")));
+        }
+        self.deserialize_seq(visitor)
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -159,8 +169,13 @@ impl<'de> Deserializer<'de> for NodeDe<'_> {
     }
 
     serde::forward_to_deserialize_any! {
-        i128 u128 char str string bytes byte_buf unit unit_struct tuple tuple_struct map identifier ignored_any
+        i128 u128 char str string bytes byte_buf unit unit_struct tuple_struct map identifier ignored_any
     }
+}
+
+/// The items of a list that is written as text.
+fn listed(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|t| !t.is_empty())
 }
 
 struct Items<'a> {

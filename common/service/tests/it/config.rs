@@ -16,6 +16,7 @@ struct Writer {
     #[serde(skip_serializing_if = "Option::is_none")]
     cache_dir: Option<PathBuf>,
     api_token: String,
+    backoff_seconds: (f64, f64),
     inner: Inner,
 }
 
@@ -36,6 +37,7 @@ impl Default for Writer {
             eager: false,
             cache_dir: None,
             api_token,
+            backoff_seconds: (0.2, 30.0),
             inner: Inner::default(),
         }
     }
@@ -74,6 +76,7 @@ fn text_from_the_environment_becomes_what_its_setting_is() {
         ("ISLE__WRITER__RATIO", "0.25"),
         ("ISLE__WRITER__MODES", "bucket, memory"),
         ("ISLE__WRITER__EAGER", "true"),
+        ("ISLE__WRITER__BACKOFF_SECONDS", "0.5, 10"),
         ("ISLE__WRITER__CACHE_DIR", "/var/cache"),
         ("ISLE__WRITER__INNER__UPLOADS_IN_FLIGHT", "7"),
         ("ISLE__SERVER__SHUTDOWN_TIMEOUT", "1m 30s"),
@@ -85,6 +88,7 @@ fn text_from_the_environment_becomes_what_its_setting_is() {
     let settings = load("", &env, &CommonArgs::default()).unwrap();
     assert_eq!(settings.role.modes, ["bucket", "memory"]);
     assert_eq!((settings.role.ratio, settings.role.eager), (0.25, true));
+    assert_eq!(settings.role.backoff_seconds, (0.5, 10.0));
     assert_eq!(settings.role.cache_dir, Some("/var/cache".into()));
     assert_eq!(settings.role.inner.uploads_in_flight, 7);
     assert_eq!(settings.server.shutdown_timeout, Duration::from_secs(90));
@@ -132,6 +136,10 @@ fn a_bad_value_is_named_with_its_place() {
         ("[writer.inner]\nuploads_in_flight = 256", "isle.toml: writer.inner.uploads_in_flight: "),
         ("[writer]\ninner = 3", "writer.inner: expected a table of settings"),
         ("[writer]\nmodes = 'bucket'", "writer.modes: expected a list"),
+        (
+            "[writer]\nbackoff_seconds = [1, 2, 3]",
+            "writer.backoff_seconds: expected a list of 2, found a list",
+        ),
         ("[server]\nshutdown_timeout = 'soon'", "server.shutdown_timeout: \"soon\" is not a duration"),
         ("[server]\nshutdown_timeout = 0", "server.shutdown_timeout: must be above zero"),
         ("[log]\nformat = 'xml'", "log.format: unknown variant `xml`, expected `text` or `json`"),

@@ -66,6 +66,7 @@ pub fn step(old: &Manifest, new: &Manifest) -> Result<(), Violation> {
         old.trimmed_seq
     );
     require!(new.history_floor >= old.history_floor, "the history floor goes back");
+    require!(new.expiry_floor >= old.expiry_floor, "the expiry floor goes back");
     if !Arc::ptr_eq(&old.blobs, &new.blobs) {
         for blob in new.blobs.keys().filter(|b| !old.blobs.contains_key(*b)) {
             require!(is_name(blob), "{blob:?} is no blob file's name");

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use super::Violation;
+use super::expiry::{EXPIRY_FEATURE, JudgedExpiry};
 use super::staged::{PARTS_FEATURE, PAUSE_FEATURE, Pause, StagedPart};
 use super::state::{
     CompactionMode, GroupCursor, JobClaim, KNOWN_FEATURES, Key, LogEntry, Snapshot, TableEntry,
@@ -73,6 +74,10 @@ pub enum Change {
         dropped: bool,
         /// Whether superseded versions were dropped: raises the history floor to the inputs' newest number.
         judged: SeqNo,
+        /// How expiry was judged: raises the expiry floor. Absent where no row of the inputs expires, and in edits of
+        /// older programs: see [`super::expiry`].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        expiry: Option<JudgedExpiry>,
     },
     /// Retention: the oldest tables are gone, with every row in them.
     Expire {
@@ -95,6 +100,9 @@ pub enum Change {
         planned_mode: CompactionMode,
         /// Whether nothing lies beneath the inputs.
         bottom: bool,
+        /// How every part judges expiry. Absent as in a merge.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        expiry: Option<JudgedExpiry>,
         /// The maker's clock.
         at: Timestamp,
     },
@@ -266,6 +274,10 @@ impl Change {
     pub fn required_feature(&self) -> Option<&'static str> {
         match self {
             Self::Expire { .. } => Some("expire"),
+            // Who knows this one knows merges in parts.
+            Self::Merge { expiry: Some(_), .. }
+            | Self::BeginMerge { expiry: Some(_), .. }
+            | Self::StagePart { made: StagedPart { expired_by: Some(_), .. }, .. } => Some(EXPIRY_FEATURE),
             Self::BeginMerge { .. } | Self::StagePart { .. } | Self::AbandonMerge { .. } => {
                 Some(PARTS_FEATURE)
             }

@@ -16,6 +16,7 @@ pub mod checkpoint;
 pub mod edit;
 mod entry;
 pub mod group;
+pub mod expiry;
 pub mod judge;
 mod retention;
 pub mod staged;
@@ -25,6 +26,7 @@ pub mod text;
 pub use check::Violation;
 pub use edit::{Author, Change, Edit, EditError};
 pub use group::{GroupCursor, Lag, MaxLag};
+pub use expiry::{Held, JudgedExpiry};
 pub use staged::{KeyRange, Pause, StagedMerge, StagedPart};
 pub use state::{
     CheckpointRef, CompactionMode, EpochStart, Expiring, Head, JobClaim, Key, LogEntry, LogTail, Manifest,

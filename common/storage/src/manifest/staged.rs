@@ -16,13 +16,13 @@
 //! # Why it is right
 //! The parts' key ranges are disjoint and together everything, and versions of one key are never in two parts: so the
 //! tables of all parts, in order, are what one merge would have made. Each part was judged against the snapshots, the
-//! mode and the bottom that `BeginMerge` fixed. The merge therefore ends by itself, within the very edit that makes it
+//! mode, the bottom and the instant of expiry that `BeginMerge` fixed. The merge therefore ends by itself, within the very edit that makes it
 //! impossible, where
 //!
 //! - an input is gone, or they are no longer neighbours (retention took them; another merge is refused);
 //! - the mode of compaction is another;
 //! - a snapshot was taken that it was not planned with and that it may harm: the same judgement as for any merge
-//!   (`apply/tree.rs`). A snapshot of the present is harmless, unless rows of the inputs expire.
+//!   ([`super::expiry`]). A snapshot of the present is harmless.
 //!
 //! Nothing can come to lie beneath the inputs meanwhile: flushes make runs on top, merges keep their places.
 //!
@@ -40,6 +40,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use super::entry::{Key, TableEntry};
+use super::expiry::{Held, JudgedExpiry};
 use super::state::{CompactionMode, is_false};
 use crate::ids::{RunId, SeqNo, Timestamp};
 use crate::row::{prefix_end, successor};
@@ -119,6 +120,9 @@ pub struct StagedMerge {
     /// Whether nothing lies beneath the inputs: then deletes and expired rows may go.
     #[serde(default, skip_serializing_if = "is_false")]
     pub bottom: bool,
+    /// How every part judges expiry. Absent where no row of the inputs expires, or an older program began it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expiry: Option<JudgedExpiry>,
     /// When it was begun or a part was staged last, by its worker's clock: for people, and to give it up at a great age.
     pub touched: Timestamp,
     /// The parts that are done.
@@ -140,6 +144,9 @@ pub struct StagedPart {
     pub dropped: bool,
     /// As in a merge: the inputs' newest number, where any version was dropped; zero otherwise.
     pub judged: SeqNo,
+    /// The highest expiry of a row that was taken for expired, if one was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expired_by: Option<Timestamp>,
 }
 
 impl StagedMerge {
@@ -160,6 +167,15 @@ impl StagedMerge {
     /// The parts that nobody has staged.
     pub fn missing(&self) -> impl Iterator<Item = u32> + '_ {
         (0..self.part_count()).filter(|i| !self.parts.contains_key(i))
+    }
+
+    /// The snapshots of the beginning, with which every part is planned whether they still stand or not. One of which the
+    /// instant is not kept shows no row that is taken for expired; where nothing is known of expiry, it might show any.
+    #[must_use]
+    pub fn planned_with(&self) -> Vec<Held> {
+        let by = self.expiry.as_ref().and_then(|e| e.by).unwrap_or(Timestamp(i64::MIN));
+        let kept = self.expiry.iter().flat_map(|e| e.held.iter().copied());
+        self.snapshots.iter().map(|seq| Held { seq: *seq, instant: by }).chain(kept).collect()
     }
 
     /// Every staged table, in key order.
@@ -200,6 +216,7 @@ mod tests {
             snapshots: Vec::new(),
             planned_mode: CompactionMode::Merge,
             bottom: false,
+            expiry: None,
             touched: Timestamp(0),
             parts: BTreeMap::new(),
             extra: BTreeMap::new(),

@@ -29,6 +29,7 @@ use crate::row::BlobId;
 
 pub use super::entry::{Expiring, Key, LogEntry, LogTail, Run, TableEntry};
 pub use super::group::{GroupCursor, MaxLag};
+use super::expiry::EXPIRY_FEATURE;
 use super::staged::{PARTS_FEATURE, PAUSE_FEATURE, Pause, StagedMerge};
 
 /// Version of the manifest's own format.
@@ -52,6 +53,7 @@ pub const KNOWN_FEATURES: &[&str] = &[
     "default_ttl",
     PARTS_FEATURE,
     PAUSE_FEATURE,
+    EXPIRY_FEATURE,
 ];
 
 pub(super) fn is_false(b: &bool) -> bool {
@@ -235,6 +237,10 @@ pub struct Manifest {
     pub snapshots: BTreeMap<String, Snapshot>,
     /// The highest sequence number any rewrite or retention has judged against: a new snapshot lies at or above.
     pub history_floor: SeqNo,
+    /// The latest instant by which any merge has taken rows for expired: a new snapshot reads at it or later. Absent: none
+    /// has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expiry_floor: Option<Timestamp>,
     /// How the tree is kept in shape.
     pub compaction: CompactionMode,
     /// Microseconds after which a put that says nothing of it expires; absent: it never does.
@@ -282,6 +288,7 @@ impl Manifest {
             blobs: Arc::default(),
             snapshots: BTreeMap::new(),
             history_floor: SeqNo::ZERO,
+            expiry_floor: None,
             compaction,
             default_ttl_us: None,
             retired: Vec::new(),

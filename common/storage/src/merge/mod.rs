@@ -42,7 +42,8 @@ mod source;
 mod tree;
 mod visible;
 
-pub use rewrite::{Held, Rewrite, RewriteCounts};
+pub use crate::manifest::Held;
+pub use rewrite::{Rewrite, RewriteCounts};
 pub use source::Feed;
 pub use tree::{Merge, Step};
 pub use visible::{Visibility, Visible};

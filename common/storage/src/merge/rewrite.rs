@@ -21,23 +21,8 @@
 //! everybody only where it was expired at the instant of every snapshot that needs it.
 
 use crate::ids::{SeqNo, Timestamp};
-use crate::manifest::Snapshot;
+use crate::manifest::Held;
 use crate::row::{RowRef, ValueRef};
-
-/// A snapshot as a rewrite sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Held {
-    /// The newest number it sees.
-    pub seq: SeqNo,
-    /// The instant at which it judges expiry.
-    pub instant: Timestamp,
-}
-
-impl From<&Snapshot> for Held {
-    fn from(s: &Snapshot) -> Self {
-        Self { seq: s.seq, instant: s.created }
-    }
-}
 
 /// Decides, version by version, what a compaction writes again. Rows are judged in a forward merge's order.
 ///
@@ -67,6 +52,7 @@ pub struct Rewrite {
     newer: Option<SeqNo>,
     counts: RewriteCounts,
     history_floor: SeqNo,
+    expired_by: Option<Timestamp>,
 }
 
 /// What a [`Rewrite`] has decided so far.
@@ -108,6 +94,7 @@ impl Rewrite {
             newer: None,
             counts: RewriteCounts::default(),
             history_floor: SeqNo::ZERO,
+            expired_by: None,
         }
     }
 
@@ -144,6 +131,13 @@ impl Rewrite {
         self.history_floor
     }
 
+    /// The highest expiry of a row that was dropped, or turned into a delete, because it had expired: at every later instant
+    /// the kept rows show what the inputs did. `None` where there was no such row.
+    #[must_use]
+    pub fn expired_by(&self) -> Option<Timestamp> {
+        self.expired_by
+    }
+
     fn verdict(&mut self, row: &RowRef<'_>) -> Verdict {
         self.counts.judged += 1;
         let newer = self.meet(row);
@@ -160,6 +154,7 @@ impl Rewrite {
             let dropped = if row.is_delete() {
                 &mut self.counts.deletes_dropped
             } else {
+                self.expired_by = self.expired_by.max(row.expires);
                 &mut self.counts.expired_dropped
             };
             *dropped += 1;
@@ -167,6 +162,7 @@ impl Rewrite {
         }
         self.counts.kept += 1;
         if expired && !row.is_delete() {
+            self.expired_by = self.expired_by.max(row.expires);
             self.counts.expired_to_deletes += 1;
             return Verdict::KeepAsDelete;
         }

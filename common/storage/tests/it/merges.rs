@@ -229,6 +229,12 @@ proptest! {
             let at = Visibility { max_seq: SeqNo(floor), now };
             prop_assert_eq!(seen(&after, at), seen(&before, at), "a snapshot taken at {}", floor);
         }
+        // A snapshot of the present, taken later by whatever clock: it misses nothing from that instant on.
+        if let Some(by) = rewrite.expired_by() {
+            prop_assert!(horizon.is_some_and(|h| by <= h));
+            let at = Visibility { max_seq: SeqNo(u64::MAX), now: by };
+            prop_assert_eq!(seen(&after, at), seen(&before, at), "a snapshot of the instant {:?}", by);
+        }
         if is_bottom && snapshots.is_empty() {
             let at = Visibility { max_seq: SeqNo(u64::MAX), now: horizon.unwrap_or(Timestamp(i64::MIN)) };
             prop_assert_eq!(kept, seen(&inputs, at), "space comes back");
@@ -283,13 +289,14 @@ fn an_expired_row_above_the_bottom_becomes_a_delete() {
     let judge = |bottom, instant| {
         let mut rewrite = Rewrite::new(&[], bottom, instant);
         let kept = rewrite.judge(row.as_ref()).map(|r| r.to_row());
-        (kept, rewrite.dropped())
+        (kept, rewrite.dropped(), rewrite.expired_by())
     };
     let delete = Row { expires: None, value: Value::Delete, ..row.clone() };
-    assert_eq!(judge(false, Some(Timestamp(10))), (Some(delete), false));
-    assert_eq!(judge(false, Some(Timestamp(9))), (Some(row.clone()), false));
-    assert_eq!(judge(true, Some(Timestamp(10))), (None, true));
-    assert_eq!(judge(true, None), (Some(row.clone()), false));
+    // What is told is the row's expiry, not the instant of whoever judges.
+    assert_eq!(judge(false, Some(Timestamp(12))), (Some(delete), false, expires));
+    assert_eq!(judge(false, Some(Timestamp(9))), (Some(row.clone()), false, None));
+    assert_eq!(judge(true, Some(Timestamp(10))), (None, true, expires));
+    assert_eq!(judge(true, None), (Some(row.clone()), false, None));
 }
 
 /// A tombstone that hides a version some snapshot keeps must stay, or that version would reappear in the present.

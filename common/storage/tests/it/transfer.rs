@@ -16,7 +16,7 @@ use isle_storage::coordination::{Coordination, CoordinationSettings, NodeInfo};
 use isle_storage::database::Database;
 use isle_storage::environment::Environment;
 use isle_storage::ids::{SeqNo, Timestamp};
-use isle_storage::manifest::{Change, CompactionMode, GroupCursor, Snapshot, TableEntry};
+use isle_storage::manifest::{Change, CompactionMode, GroupCursor, JudgedExpiry, Snapshot, TableEntry};
 use isle_storage::names::ObjectPath;
 use isle_storage::object::{Bucket, MemoryBucket, StoreErrorKind};
 use isle_storage::row::{Row, Value};
@@ -41,6 +41,22 @@ fn store() -> Arc<FaultBucket> {
     FaultBucket::new(Arc::new(MemoryBucket::new(ManualClock::at(1_700_000_000))))
 }
 
+/// The oldest run is merged alone, and with its rows others that had expired by the instant 123 were dropped.
+async fn judge_expiry(scribe: &mut Scribe) {
+    let m = Arc::clone(scribe.manifest());
+    let oldest = m.runs.last().unwrap();
+    let change = Change::Merge {
+        inputs: vec![oldest.id],
+        tables: oldest.tables.clone(),
+        snapshots: Vec::new(),
+        planned_mode: m.compaction.clone(),
+        dropped: true,
+        judged: SeqNo::ZERO,
+        expiry: Some(JudgedExpiry { by: Some(Timestamp(123)), held: Vec::new() }),
+    };
+    scribe.commit(vec![change]).await;
+}
+
 /// Two flushed generations with deletes, and a log beyond them.
 async fn filled(e: &Embedded) -> Scribe {
     let mut scribe = Scribe::take_over(&e.db).await;
@@ -54,6 +70,7 @@ async fn filled(e: &Embedded) -> Scribe {
             scribe.flush().await;
         }
     }
+    judge_expiry(&mut scribe).await;
     scribe
 }
 
@@ -107,6 +124,7 @@ impl Target {
         assert_eq!((ours.last_seq, &ours.log, &ours.runs), (theirs.last_seq, &theirs.log, &theirs.runs));
         assert_eq!((ours.database, &ours.epochs), (theirs.database, &theirs.epochs));
         assert_ne!(ours.lineage, theirs.lineage, "a history of its own");
+        assert_eq!((ours.expiry_floor, theirs.expiry_floor), (Some(Timestamp(123)), Some(Timestamp(123))));
         let bucket: Arc<dyn Bucket> = self.store.clone();
         let from = From::Coordination(Arc::clone(&self.coordination));
         let report = verify(&bucket, from, "copy", &()).await.unwrap();
@@ -225,6 +243,7 @@ impl Target {
         let (ours, theirs) = (db.load().await.unwrap().manifest, scribe.manifest());
         assert_ne!((ours.database, ours.lineage), (theirs.database, theirs.lineage));
         assert_eq!((ours.last_seq, ours.snapshots.len()), (seq, 0));
+        assert_eq!(ours.expiry_floor, Some(Timestamp(123)), "what was dropped is missing here too");
         let mut writer = Scribe::take_over(&db).await;
         assert_eq!(writer.append(&[Entry::put("zz", "after")]).await, seq.next());
         writer.flush().await;
@@ -289,6 +308,7 @@ async fn a_clone_holds_exactly_what_the_snapshot_does() {
             scribe.flush().await;
         }
     }
+    judge_expiry(&mut scribe).await;
     for n in 0..=6u64 {
         for target in [Target::bucket_form(), Target::memory_form()] {
             let made = target.clone_of(&e, Some(&format!("s{n}"))).await.unwrap();

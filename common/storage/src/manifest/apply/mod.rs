@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 
 use super::check;
 use super::edit::{Author, Change, Edit, EditError};
+use super::expiry::Judgement;
 use super::staged::StagedMerge;
 use super::state::{GroupCursor, JobClaim, KNOWN_FEATURES, Manifest, RECENT_COMMITS, Snapshot};
 use crate::ids::{CommitId, JobId, SeqNo, Version};
@@ -97,15 +98,17 @@ impl Manifest {
             Change::Flush { flushed_seq, tables, chunk } => {
                 self.flush(version, *flushed_seq, tables, chunk.as_ref())
             }
-            Change::Merge { inputs, tables, snapshots, planned_mode, dropped, judged } => {
+            Change::Merge { inputs, tables, snapshots, planned_mode, dropped, judged, expiry } => {
                 self.mode_is(planned_mode)?;
                 self.inputs_are_free(inputs)?;
-                self.merge(version, inputs, tables, snapshots, *dropped, *judged)
+                let (dropped, judged, expiry) = (*dropped, *judged, expiry.as_ref());
+                let judgement = Judgement { planned: snapshots, dropped, judged, expiry };
+                self.merge(version, inputs, tables, judgement)
             }
             Change::Expire { tables, planned_mode, as_of } => {
                 self.expire(version, tables, planned_mode, *as_of)
             }
-            Change::BeginMerge { inputs, splits, snapshots, planned_mode, bottom, at } => {
+            Change::BeginMerge { inputs, splits, snapshots, planned_mode, bottom, expiry, at } => {
                 self.mode_is(planned_mode)?;
                 let merge = StagedMerge {
                     inputs: inputs.clone(),
@@ -113,6 +116,7 @@ impl Manifest {
                     snapshots: snapshots.clone(),
                     planned_mode: planned_mode.clone(),
                     bottom: *bottom,
+                    expiry: expiry.clone(),
                     touched: *at,
                     parts: BTreeMap::new(),
                     extra: BTreeMap::new(),
@@ -150,7 +154,8 @@ impl Manifest {
         }
     }
 
-    /// A snapshot below the history floor would see a history from which versions are missing already.
+    /// A snapshot below the history floor would see a history from which versions are missing already, and one before the
+    /// expiry floor would miss rows that had not expired yet.
     fn take_snapshot(&mut self, name: &str, snapshot: &Snapshot) -> Result<(), String> {
         if self.snapshots.contains_key(name) {
             return Err(format!("there is already a snapshot {name:?}"));
@@ -159,6 +164,12 @@ impl Manifest {
             return Err(format!(
                 "a snapshot at {} does not lie between {} (history floor) and {} (committed)",
                 snapshot.seq, self.history_floor, self.last_seq
+            ));
+        }
+        if let Some(floor) = self.expiry_floor.filter(|floor| snapshot.created < *floor) {
+            return Err(format!(
+                "a snapshot of the instant {}: rows that expired later, up to {}, have been dropped",
+                snapshot.created.0, floor.0
             ));
         }
         if snapshot.holds_log && snapshot.seq < self.trimmed_seq {

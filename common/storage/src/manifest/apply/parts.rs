@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::tree::within;
 use crate::ids::{RunId, SeqNo, Timestamp, Version};
+use crate::manifest::expiry::{JudgedExpiry, Judgement};
 use crate::manifest::staged::{MAX_PARTS, MAX_STAGED_MERGES, StagedMerge, StagedPart};
 use crate::manifest::state::{Manifest, TableEntry};
 
@@ -35,8 +36,7 @@ impl Manifest {
             return Err("the split keys do not ascend".to_owned());
         }
         let inputs = &self.runs[at..at + merge.inputs.len()];
-        let newest = inputs.iter().map(|r| r.max_seq()).max().unwrap_or_default();
-        self.harms_no_snapshot(inputs, &merge.snapshots, newest)?;
+        self.harms_no_snapshot(inputs, to_come(&merge))?;
         if self.staged.len() >= MAX_STAGED_MERGES {
             return Err(format!("{MAX_STAGED_MERGES} merges in parts are under way"));
         }
@@ -63,6 +63,12 @@ impl Manifest {
         }
         if made.dropped && !merge.bottom {
             return Err("the part dropped deletes or expired rows above the bottom".to_owned());
+        }
+        if let Some(expiry) = merge.expiry.as_ref().filter(|e| made.expired_by > e.by) {
+            return Err(format!(
+                "the part took rows for expired by {:?}, and the merge judges by {:?}",
+                made.expired_by, expiry.by
+            ));
         }
         self.is_of_part(merge, part, made)?;
         let mut merge = StagedMerge::clone(merge);
@@ -122,7 +128,13 @@ impl Manifest {
         let tables: Vec<Arc<TableEntry>> = merge.tables().cloned().collect();
         let dropped = merge.parts.values().any(|p| p.dropped);
         let judged = merge.parts.values().map(|p| p.judged).max().unwrap_or_default();
-        self.merge(version, &merge.inputs, &tables, &merge.snapshots, dropped, judged)
+        let by = merge.parts.values().filter_map(|p| p.expired_by).max();
+        let expiry = merge.expiry.as_ref().map(|e| JudgedExpiry { by, held: e.held.clone() });
+        let job = Judgement { planned: &merge.snapshots, dropped, judged, expiry: expiry.as_ref() };
+        self.merge(version, &merge.inputs, &tables, job)?;
+        // Known of the parts also where the merge was begun by a program that does not say.
+        self.expiry_floor = self.expiry_floor.max(by);
+        Ok(())
     }
 
     pub(super) fn abandon_merge(&mut self, version: Version, id: Version) -> Result<(), String> {
@@ -145,11 +157,8 @@ impl Manifest {
     /// Whether the merge would still be right.
     fn is_possible(&self, merge: &StagedMerge) -> bool {
         let Ok(at) = self.position_of(&merge.inputs) else { return false };
-        // Parts that are still to be done will judge, whatever those that are done have.
         let inputs = &self.runs[at..at + merge.inputs.len()];
-        let judged = inputs.iter().map(|r| r.max_seq()).max().unwrap_or_default();
-        self.mode_is(&merge.planned_mode).is_ok()
-            && self.harms_no_snapshot(inputs, &merge.snapshots, judged.max(SeqNo(1))).is_ok()
+        self.mode_is(&merge.planned_mode).is_ok() && self.harms_no_snapshot(inputs, to_come(merge)).is_ok()
     }
 
     fn retire_staged(&mut self, version: Version, merge: &StagedMerge) {
@@ -158,5 +167,15 @@ impl Manifest {
         let gone: BTreeSet<_> = self.retired.iter().map(|r| r.path.clone()).collect();
         let dead = merge.tables().filter(|t| !live.contains(&t.name) && !gone.contains(&t.path()));
         self.retire(version, dead.map(|t| (t.path(), t.len, t.blobs.as_slice())), &[]);
+    }
+}
+
+/// What the parts of `merge` may do, those that are still to be done included.
+fn to_come(merge: &StagedMerge) -> Judgement<'_> {
+    Judgement {
+        planned: &merge.snapshots,
+        dropped: merge.bottom,
+        judged: SeqNo(u64::MAX),
+        expiry: merge.expiry.as_ref(),
     }
 }

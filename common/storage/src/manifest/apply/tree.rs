@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::ids::{RunId, SeqNo, Version};
+use crate::manifest::expiry::Judgement;
 use crate::manifest::state::{CompactionMode, Manifest, Retired, Run, TableEntry};
 use crate::names::{self, ObjectPath};
 use crate::row::BlobId;
@@ -18,29 +19,9 @@ impl Manifest {
         Err("the compaction mode has changed since the job was planned".to_owned())
     }
 
-    /// Whether what the job did to `gone` harms no snapshot that it did not plan with. One was taken since then, at `s`:
-    ///
-    /// * A job that judged nothing (`judged` is zero) has kept every row as it was.
-    /// * Where `s` lies at or above all of `gone`, the snapshot sees of each key the newest row there or a newer one. A
-    ///   newest row is dropped only as a delete, at the bottom, where absence says the same; older rows nobody sees but
-    ///   the snapshots that were planned with. That is where a snapshot of the present always lies.
-    /// * But a row that has **expired** is judged at the job's instant, and the snapshot reads at its own, which may be
-    ///   the earlier one: its clock may be slow, its commit may have been tried again for long. A row that it still shows
-    ///   may have been dropped, or turned into a delete, as expired. So where any row of `gone` expires, it is refused.
-    /// * A snapshot within `gone`, or below, may need a version that the job thought nobody sees.
-    pub(super) fn harms_no_snapshot(
-        &self,
-        gone: &[Arc<Run>],
-        planned: &[SeqNo],
-        judged: SeqNo,
-    ) -> Result<(), String> {
-        if judged == SeqNo::ZERO {
-            return Ok(());
-        }
-        let newest = gone.iter().map(|r| r.max_seq()).max().unwrap_or_default();
-        let expires = gone.iter().flat_map(|r| &r.tables).any(|t| t.min_expires.is_some());
-        let harmless = |s: &SeqNo| planned.contains(s) || (*s >= newest && !expires);
-        match self.snapshots.iter().find(|(_, s)| !harmless(&s.seq)) {
+    /// Whether a job that judged `gone` so harms no snapshot that it did not plan with.
+    pub(super) fn harms_no_snapshot(&self, gone: &[Arc<Run>], job: Judgement<'_>) -> Result<(), String> {
+        match self.snapshots.iter().find(|(_, s)| job.harms(gone, s)) {
             Some((name, s)) => {
                 Err(format!("snapshot {name:?} at {} was taken after the job was planned", s.seq))
             }
@@ -55,13 +36,11 @@ impl Manifest {
         version: Version,
         inputs: &[RunId],
         tables: &[Arc<TableEntry>],
-        planned: &[SeqNo],
-        dropped: bool,
-        judged: SeqNo,
+        job: Judgement<'_>,
     ) -> Result<(), String> {
         let at = self.position_of(inputs)?;
-        self.harms_no_snapshot(&self.runs[at..at + inputs.len()], planned, judged)?;
-        if dropped && at + inputs.len() != self.runs.len() {
+        self.harms_no_snapshot(&self.runs[at..at + inputs.len()], job)?;
+        if job.dropped && at + inputs.len() != self.runs.len() {
             return Err("the job dropped deletes or expired rows, and older runs lie beneath it".to_owned());
         }
         let gone: Vec<Arc<Run>> = self.runs.drain(at..at + inputs.len()).collect();
@@ -73,7 +52,7 @@ impl Manifest {
             return Err(format!("table {} is kept with another content", t.name));
         }
         self.names_are_new(&made)?;
-        rewrites(&gone, tables, judged)?;
+        rewrites(&gone, tables, job.judged)?;
         if !tables.is_empty() {
             let run = Run { id: RunId(version.0), l0: false, tables: tables.to_vec() };
             let at = if broken(Rule::MergeInPlace) { 0 } else { at };
@@ -82,7 +61,8 @@ impl Manifest {
         let kept: BTreeSet<&str> = kept.iter().map(|t| t.name.as_str()).collect();
         let old = gone.iter().flat_map(|r| &r.tables).filter(|t| !kept.contains(t.name.as_str()));
         self.retire(version, old.map(|t| (t.path(), t.len, t.blobs.as_slice())), &[]);
-        self.history_floor = self.history_floor.max(judged);
+        self.history_floor = self.history_floor.max(job.judged);
+        self.expiry_floor = self.expiry_floor.max(job.expiry.and_then(|e| e.by));
         Ok(())
     }
 

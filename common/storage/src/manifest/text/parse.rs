@@ -53,6 +53,7 @@ fn take(m: &mut Manifest, line: &str) -> Result<(), String> {
             let part = StagedPart {
                 judged: SeqNo(l.field("judged")?),
                 dropped: l.flag("dropped"),
+                expired_by: l.optional("expired_by")?.map(Timestamp),
                 tables: Vec::new(),
             };
             let merge = m.staged.values_mut().next_back().ok_or("a part without a merge above it")?;
@@ -104,6 +105,7 @@ fn staged(l: &mut Line<'_>) -> Result<StagedMerge, String> {
         snapshots: l.json("snapshots")?,
         planned_mode: json("mode", l.need("mode")?)?,
         bottom: l.flag("bottom"),
+        expiry: l.find("expiry").map(|text| json("expiry", text)).transpose()?,
         touched: Timestamp(l.field("touched")?),
         parts: BTreeMap::new(),
         extra: l.extra()?,
@@ -139,6 +141,7 @@ fn numbers(m: &mut Manifest, l: &mut Line<'_>) -> Result<(), String> {
     m.flushed_seq = SeqNo(l.field("flushed")?);
     m.trimmed_seq = SeqNo(l.field("trimmed")?);
     m.history_floor = SeqNo(l.field("floor")?);
+    m.expiry_floor = l.optional("expiry_floor")?.map(Timestamp);
     Ok(())
 }
 

@@ -77,10 +77,8 @@ pub(super) fn manifest(m: &Manifest) -> String {
     out.word("manifest").field("format", m.format).field("database", m.database).field("lineage", m.lineage);
     out.field("version", m.version).field("epoch", m.epoch).end(&m.extra);
     out.word("numbers").field("last", m.last_seq).field("last_time", m.last_write_time.0);
-    out.field("flushed", m.flushed_seq)
-        .field("trimmed", m.trimmed_seq)
-        .field("floor", m.history_floor)
-        .end(&nothing);
+    out.field("flushed", m.flushed_seq).field("trimmed", m.trimmed_seq).field("floor", m.history_floor);
+    out.some("expiry_floor", m.expiry_floor.map(|t| t.0)).end(&nothing);
     compaction(&mut out, &m.compaction);
     if let Some(us) = m.default_ttl_us {
         out.word("default_ttl").field("us", us).end(&nothing);
@@ -166,9 +164,11 @@ fn staged(out: &mut Out, id: Version, m: &StagedMerge) {
         out.field("snapshots", quoted(&m.snapshots));
     }
     out.field("mode", quoted(&m.planned_mode)).field("touched", m.touched.0);
+    out.some("expiry", m.expiry.as_ref().map(quoted));
     out.flag("bottom", m.bottom).end(&m.extra);
     for (i, part) in &m.parts {
         out.word("part").word(i).field("judged", part.judged).flag("dropped", part.dropped);
+        out.some("expired_by", part.expired_by.map(|t| t.0));
         out.end(&BTreeMap::new());
         part.tables.iter().for_each(|t| table(out, t));
     }

@@ -180,6 +180,7 @@ impl Life {
             planned_mode: manifest.compaction.clone(),
             dropped: false,
             judged: SeqNo::ZERO,
+            expiry: None,
         };
         self.scribe().await.commit(vec![change]).await;
     }

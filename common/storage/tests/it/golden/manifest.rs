@@ -101,6 +101,7 @@ fn histories() -> Vec<Vec<Change>> {
             planned_mode: CompactionMode::Merge,
             dropped: true,
             judged: SeqNo(25),
+            expiry: None,
         }],
         vec![Change::TrimLog { trimmed_seq: SeqNo(20) }],
         vec![Change::Collected { paths: vec![names::table("1-000000000000ab01-2")] }],

@@ -155,6 +155,7 @@ pub(crate) fn merge(inputs: &[u64], tables: Vec<TableEntry>) -> Change {
         planned_mode: CompactionMode::Merge,
         dropped: false,
         judged: SeqNo::ZERO,
+        expiry: None,
     }
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use isle_storage::ids::{Epoch, JobId, SeqNo, Timestamp};
 use isle_storage::manifest::{
-    Change, CompactionMode, Edit, Expiring, GroupCursor, JobClaim, Key, LogEntry, Manifest, MaxLag, Pause,
-    Snapshot, StagedPart, TableEntry,
+    Change, CompactionMode, Edit, Expiring, GroupCursor, Held, JobClaim, JudgedExpiry, Key, LogEntry,
+    Manifest, MaxLag, Pause, Snapshot, StagedPart, TableEntry,
 };
 use isle_storage::names;
 use serde_json::json;
@@ -191,6 +191,7 @@ impl Grower {
 
     fn begin_merge(&mut self) -> Option<Change> {
         let (at, count) = self.free_neighbours()?;
+        let expiry = self.expiry();
         let runs = &self.m.runs;
         (self.m.staged.len() < 16).then(|| Change::BeginMerge {
             inputs: runs[at..at + count].iter().map(|r| r.id).collect(),
@@ -198,6 +199,7 @@ impl Grower {
             snapshots: self.m.snapshots.values().map(|s| s.seq).collect(),
             planned_mode: self.m.compaction.clone(),
             bottom: at + count == runs.len(),
+            expiry,
             at: Timestamp(self.m.version.0 as i64),
         })
     }
@@ -233,7 +235,8 @@ impl Grower {
         let tables: Vec<_> = tables.into_iter().filter(|t| staged.range(part).holds_all(t)).collect();
         let tables = if rows(&tables) <= room { tables } else { Vec::new() };
         let dropped = staged.bottom && self.one_in(2);
-        let made = StagedPart { tables, dropped, judged: last };
+        let expired_by = staged.expiry.as_ref().and_then(|e| e.by).filter(|_| self.one_in(2));
+        let made = StagedPart { tables, dropped, judged: last, expired_by };
         Some(Change::StagePart { merge, part, made, at: Timestamp(self.m.version.0 as i64) })
     }
 
@@ -265,7 +268,16 @@ impl Grower {
             planned_mode: self.m.compaction.clone(),
             dropped: at + count == runs.len() && self.one_in(2),
             judged: last,
+            expiry: self.expiry(),
         }])
+    }
+
+    /// Snapshots of this growth are all of one instant, which the floor stays below.
+    fn expiry(&mut self) -> Option<JudgedExpiry> {
+        let by = Timestamp(self.below(77) as i64);
+        let by = (!self.one_in(3)).then_some(by);
+        let held: Vec<Held> = self.m.snapshots.values().map(Held::from).collect();
+        (!self.one_in(3)).then_some(JudgedExpiry { by, held })
     }
 
     fn trimmable(&mut self) -> Option<SeqNo> {

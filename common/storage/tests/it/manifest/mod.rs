@@ -2,6 +2,7 @@
 
 pub(crate) mod build;
 mod checkpoint;
+mod expiry_rules;
 mod flush_rules;
 mod grow;
 mod judgement;

@@ -27,7 +27,8 @@ fn a_snapshot_lies_between_the_history_floor_and_the_newest_number() {
     let (m, [_, mid, old]) = with_runs();
     let Change::Merge { inputs, snapshots, planned_mode, .. } = merge(&[mid, old], vec![]) else { panic!() };
     let tables = vec![Arc::new(TableEntry { rows: 5, ..table("j-1", "a", "m", 1, 20) })];
-    let job = Change::Merge { inputs, tables, snapshots, planned_mode, dropped: true, judged: SeqNo(20) };
+    let (dropped, judged, expiry) = (true, SeqNo(20), None);
+    let job = Change::Merge { inputs, tables, snapshots, planned_mode, dropped, judged, expiry };
     let m = after(&m, job);
     assert_refused(&m, take("s", 19), "history floor");
     assert_refused(&m, take("s", 41), "history floor");

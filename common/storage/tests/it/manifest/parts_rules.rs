@@ -13,13 +13,14 @@ fn begin(inputs: &[u64], splits: &[&str]) -> Change {
         snapshots: Vec::new(),
         planned_mode: CompactionMode::Merge,
         bottom: false,
+        expiry: None,
         at: Timestamp(1),
     }
 }
 
 fn stage(merge: Version, part: u32, tables: Vec<TableEntry>) -> Change {
     let tables = tables.into_iter().map(Into::into).collect();
-    let made = StagedPart { tables, dropped: false, judged: SeqNo(20) };
+    let made = StagedPart { tables, dropped: false, judged: SeqNo(20), expired_by: None };
     Change::StagePart { merge, part, made, at: Timestamp(2) }
 }
 
@@ -113,11 +114,9 @@ fn a_merge_that_cannot_be_right_does_not_begin() {
     assert_refused(&m, begin(&ids[1..], &[]), "0 splits");
     assert_refused(&m, begin(&ids[1..], &["g", "c"]), "do not ascend");
     assert_refused(&m, begin(&ids[1..], &["", "c"]), "do not ascend");
-    let Change::BeginMerge { inputs, splits, snapshots, planned_mode, at, .. } = begin(&ids[..2], &["g"])
-    else {
-        panic!("a merge begins")
-    };
-    let bottom = Change::BeginMerge { inputs, splits, snapshots, planned_mode, at, bottom: true };
+    let mut bottom = begin(&ids[..2], &["g"]);
+    let Change::BeginMerge { bottom: at_the_bottom, .. } = &mut bottom else { panic!("a merge begins") };
+    *at_the_bottom = true;
     assert_refused(&m, bottom, "lie beneath");
     let snapshot = Change::TakeSnapshot { name: "s".to_owned(), snapshot: build::snapshot(15) };
     assert_refused(&after(&m, snapshot), begin(&ids[1..], &["g"]), "taken after");

@@ -123,7 +123,7 @@ fn a_run_that_has_lost_tables_is_another_run() {
     else {
         panic!()
     };
-    let job = Change::Merge { inputs, tables, snapshots, planned_mode: FIFO, dropped, judged };
+    let job = Change::Merge { inputs, tables, snapshots, planned_mode: FIFO, dropped, judged, expiry: None };
     assert_refused(&next, job, "no longer neighbours");
 }
 

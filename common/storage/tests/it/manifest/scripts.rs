@@ -106,6 +106,7 @@ fn change(m: &Manifest, words: &[&str]) -> Change {
                 planned_mode,
                 dropped: words.contains(&"dropped"),
                 judged: SeqNo(after("judged").unwrap_or(0)),
+                expiry: None,
             }
         }
         "trim" => Change::TrimLog { trimmed_seq: seq() },

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use isle_storage::ids::{RunId, SeqNo, Timestamp};
-use isle_storage::manifest::{Change, CompactionMode, TableEntry};
+use isle_storage::manifest::{Change, CompactionMode, JudgedExpiry, TableEntry};
 
 use super::build::*;
 
@@ -13,17 +13,19 @@ struct Plan {
     mode: CompactionMode,
     dropped: bool,
     judged: SeqNo,
+    expiry: Option<JudgedExpiry>,
 }
 
 /// The merge `change` with another plan.
 fn with(change: Change, f: impl FnOnce(&mut Plan)) -> Change {
-    let Change::Merge { inputs, tables, snapshots, planned_mode: mode, dropped, judged } = change else {
+    let Change::Merge { inputs, tables, snapshots, planned_mode: mode, dropped, judged, expiry } = change
+    else {
         panic!("not a merge")
     };
-    let mut plan = Plan { snapshots, mode, dropped, judged };
+    let mut plan = Plan { snapshots, mode, dropped, judged, expiry };
     f(&mut plan);
-    let Plan { snapshots, mode: planned_mode, dropped, judged } = plan;
-    Change::Merge { inputs, tables, snapshots, planned_mode, dropped, judged }
+    let Plan { snapshots, mode: planned_mode, dropped, judged, expiry } = plan;
+    Change::Merge { inputs, tables, snapshots, planned_mode, dropped, judged, expiry }
 }
 
 #[test]
