@@ -34,8 +34,9 @@ mod view;
 
 pub use error::ReadError;
 pub use health::Health;
+pub use isle_storage::range::KeyRange;
 pub use mget::Mget;
-pub use options::{KeyRange, MinSeq, ReadOptions, ScanRequest};
+pub use options::{MinSeq, ReadOptions, ScanRequest};
 pub use page::{InvalidPage, PageToken};
 pub use reader::{Found, GetAnswer, HeadAnswer, Headline, MgetAnswer, OpenAnswer, Reader};
 pub use scan::{Record, Scan};

@@ -3,9 +3,8 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use bytes::Bytes;
 use isle_storage::ids::{InvalidId, Position, SeqNo};
-use isle_storage::row;
+use isle_storage::range::KeyRange;
 
 use crate::page::PageToken;
 
@@ -53,47 +52,6 @@ impl ReadOptions {
     }
 }
 
-/// A half-open range of keys.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct KeyRange {
-    /// The first key inside, if it exists.
-    pub start: Bytes,
-    /// The first key beyond; `None`: no end.
-    pub end: Option<Bytes>,
-}
-
-impl KeyRange {
-    /// Every key.
-    #[must_use]
-    pub fn all() -> Self {
-        Self::default()
-    }
-
-    /// Every key that starts with `prefix`.
-    #[must_use]
-    pub fn prefix(prefix: &[u8]) -> Self {
-        Self { start: Bytes::copy_from_slice(prefix), end: row::prefix_end(prefix).map(Bytes::from) }
-    }
-
-    /// Whether no key can lie inside.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.end.as_ref().is_some_and(|end| *end <= self.start)
-    }
-
-    /// What is left of the range after `last` was delivered.
-    #[must_use]
-    pub(crate) fn after(mut self, last: &[u8], reverse: bool) -> Self {
-        if reverse {
-            let end = Bytes::copy_from_slice(last);
-            self.end = Some(self.end.map_or_else(|| end.clone(), |e| e.min(end.clone())));
-        } else {
-            self.start = self.start.max(row::successor(last).into());
-        }
-        self
-    }
-}
-
 /// A scan.
 #[derive(Debug, Clone, Default)]
 pub struct ScanRequest {
@@ -126,21 +84,5 @@ mod tests {
         for bad in ["", "x", "1.", ".1", "-1", "1.2.3"] {
             assert!(bad.parse::<MinSeq>().is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn a_range_continues_after_the_last_key_without_skipping_its_extensions() {
-        let range = KeyRange::prefix(b"a").after(b"ab", false);
-        assert_eq!(range.start, Bytes::from_static(b"ab\0"));
-        let range = KeyRange::prefix(b"a").after(b"ab", true);
-        assert_eq!(range.end, Some(Bytes::from_static(b"ab")));
-        assert_eq!(KeyRange::prefix(b"\xff\xff").end, None);
-    }
-
-    #[test]
-    fn a_page_never_widens_the_range() {
-        let range = KeyRange { start: Bytes::from_static(b"c"), end: Some(Bytes::from_static(b"d")) };
-        assert_eq!(range.clone().after(b"a", false).start, Bytes::from_static(b"c"));
-        assert_eq!(range.after(b"x", true).end, Some(Bytes::from_static(b"d")));
     }
 }

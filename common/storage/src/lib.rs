@@ -17,6 +17,7 @@ pub mod manifest;
 pub mod merge;
 pub mod names;
 pub mod object;
+pub mod range;
 pub mod row;
 pub mod sabotage;
 pub mod scan;

@@ -16,7 +16,7 @@ use isle_storage::manifest::{CompactionMode, Manifest};
 use tokio::time::Instant;
 
 use crate::parts::part_job;
-use crate::plan::{self, MergePlan, Plan};
+use crate::plan::{self, MergePlan, Plan, Stretch};
 use crate::settings::CompactorSettings;
 
 /// For how long what another process has claimed is left alone. A dead one's claim is found to be gone this late.
@@ -165,8 +165,8 @@ fn goes_first(task: &Task, manifest: &Manifest) -> bool {
     }
 }
 
-/// What the planner wants of the runs between those that are taken: only neighbours merge, so the taken ones are walls
-/// between shorter trees. Only where runs of any place are alike, which levels and slices of time are not.
+/// What the planner wants of the runs between those that are taken. Only where runs of any place are alike, which levels
+/// and slices of time are not.
 fn between(
     manifest: &Manifest,
     settings: &CompactorSettings,
@@ -176,17 +176,9 @@ fn between(
     if taken.is_empty() || manifest.compaction != CompactionMode::Merge {
         return None;
     }
-    let mut shorter = manifest.clone();
-    manifest.runs.split(|run| taken.contains(&run.id)).filter(|runs| runs.len() > 1).find_map(|runs| {
-        shorter.runs = runs.to_vec();
-        let bottom = runs.last().map(|r| r.id) == manifest.runs.last().map(|r| r.id);
-        // What is only worth while at the bottom would be done here again and again, and drop nothing.
-        let plans = plan::all(&shorter, settings, now).into_iter();
-        plans.filter(|p| bottom || !p.is_for_the_bottom()).map(Task::from).next().map(|task| match task {
-            Task::Merge(planned) => Task::Merge(MergePlan { bottom: planned.bottom && bottom, ..planned }),
-            other => other,
-        })
-    })
+    Stretch::between(manifest, taken)
+        .find_map(|stretch| plan::merges(stretch, settings, now).into_iter().next())
+        .map(Task::Merge)
 }
 
 #[cfg(test)]

@@ -29,9 +29,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use isle_storage::ids::Timestamp;
-use isle_storage::manifest::{CompactionMode, Manifest, Run};
+use isle_storage::manifest::{CompactionMode, Run};
 
-use super::{MergePlan, of_runs, percent};
+use super::{MergePlan, Stretch, percent};
 use crate::settings::CompactorSettings;
 
 /// A retention is cut into at least this many runs by time in `fifo`: its rows live at most this part too long.
@@ -40,26 +40,27 @@ const SLICES: i64 = 32;
 /// A run is large enough at this part of the whole database.
 const PART_OF_ALL: u64 = 256;
 
-pub(super) fn join(manifest: &Manifest, settings: &CompactorSettings, now: Timestamp) -> Option<MergePlan> {
-    let slices = Slices::new(manifest, settings);
+pub(super) fn join(stretch: Stretch<'_>, settings: &CompactorSettings, now: Timestamp) -> Option<MergePlan> {
+    let slices = Slices::new(stretch, settings);
     let due = slices.groups().into_iter().rev().find_map(|g| {
         let (reason, score) = slices.due(&g, now)?;
         Some((g.at, reason, score))
     });
     let (at, reason, score) = due.or_else(|| slices.crowded())?;
-    Some(of_runs(manifest, at.start, at.end, reason, score))
+    Some(stretch.plan(at.start, at.end, reason, score))
 }
 
 /// When the newest group's window closes, if it gathers anything.
 pub(super) fn next_close(
-    manifest: &Manifest,
+    stretch: Stretch<'_>,
     settings: &CompactorSettings,
     now: Timestamp,
 ) -> Option<Timestamp> {
-    manifest.compaction.retention_us()?;
-    let newest = Slices::new(manifest, settings).groups().into_iter().next()?;
-    let run = manifest.runs.first().filter(|_| newest.at.start == 0 && newest.at.len() > 1)?;
-    manifest.compaction.window_end(run.max_time()).filter(|end| *end > now)
+    let mode = &stretch.manifest.compaction;
+    mode.retention_us()?;
+    let newest = Slices::new(stretch, settings).groups().into_iter().next()?;
+    let run = stretch.runs.first().filter(|_| newest.at.start == 0 && newest.at.len() > 1)?;
+    mode.window_end(run.max_time()).filter(|end| *end > now)
 }
 
 /// Neighbours that were never joined, in one slice of time.
@@ -80,10 +81,10 @@ struct Slices<'a> {
 }
 
 impl<'a> Slices<'a> {
-    fn new(manifest: &'a Manifest, settings: &'a CompactorSettings) -> Self {
-        let all: u64 = manifest.runs.iter().map(|r| r.len_bytes()).sum();
+    fn new(stretch: Stretch<'a>, settings: &'a CompactorSettings) -> Self {
+        let all: u64 = stretch.runs.iter().map(|r| r.len_bytes()).sum();
         let wanted = settings.table_bytes.max(all / PART_OF_ALL);
-        Self { runs: &manifest.runs, mode: &manifest.compaction, settings, wanted }
+        Self { runs: stretch.runs, mode: &stretch.manifest.compaction, settings, wanted }
     }
 
     fn is_small(&self, run: &Run) -> bool {

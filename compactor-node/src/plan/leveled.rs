@@ -14,40 +14,38 @@
 //! All levels above the last together hold at most about `1 / fanout` of it: little is stored twice, and a read looks into
 //! `l0_trigger + log_fanout(size)` runs.
 
-use isle_storage::manifest::Manifest;
-
-use super::{MergePlan, l0_runs, of_runs, percent};
+use super::{MergePlan, Stretch, percent};
 use crate::settings::CompactorSettings;
 
 /// A merge that only mends the shape never goes far before what writers wait for.
 const MOST_DUE: u32 = 300;
 
 /// Enough L0 runs have gathered: they go down.
-pub(super) fn l0(manifest: &Manifest, settings: &CompactorSettings) -> Option<MergePlan> {
-    let l0 = l0_runs(manifest);
+pub(super) fn l0(stretch: Stretch<'_>, settings: &CompactorSettings) -> Option<MergePlan> {
+    let l0 = stretch.l0_runs();
     if l0 < settings.l0_trigger {
         return None;
     }
     let score = percent(l0 as u64, settings.l0_trigger as u64);
     let from = l0.saturating_sub(settings.max_merge_width);
-    Some(of_runs(manifest, from, reach(manifest, settings, from, l0), "l0", score))
+    Some(stretch.plan(from, reach(stretch, settings, from, l0), "l0", score))
 }
 
 /// Two levels are out of proportion: after a change of policy, or where much of the lower one was dropped.
-pub(super) fn level(manifest: &Manifest, settings: &CompactorSettings) -> Option<MergePlan> {
-    let sizes: Vec<u64> = manifest.runs.iter().map(|r| r.len_bytes()).collect();
+pub(super) fn level(stretch: Stretch<'_>, settings: &CompactorSettings) -> Option<MergePlan> {
+    let sizes: Vec<u64> = stretch.runs.iter().map(|r| r.len_bytes()).collect();
     let overdue = |at: &usize| percent(sizes[*at].saturating_mul(settings.level_fanout), sizes[*at + 1]);
-    let pairs = l0_runs(manifest)..sizes.len().saturating_sub(1);
+    let pairs = stretch.l0_runs()..sizes.len().saturating_sub(1);
     let at = pairs.filter(|at| overdue(at) >= 100).max_by_key(overdue)?;
-    let to = reach(manifest, settings, at, at + 2);
-    Some(of_runs(manifest, at, to, "level", overdue(&at).min(MOST_DUE)))
+    let to = reach(stretch, settings, at, at + 2);
+    Some(stretch.plan(at, to, "level", overdue(&at).min(MOST_DUE)))
 }
 
 /// How far down a merge that begins with the runs `from..to` goes: through every level that is no more than `fanout` times
 /// what comes down on it.
-fn reach(manifest: &Manifest, settings: &CompactorSettings, from: usize, mut to: usize) -> usize {
-    let mut bytes: u64 = manifest.runs[from..to].iter().map(|r| r.len_bytes()).sum();
-    while let Some(next) = manifest.runs.get(to).map(|r| r.len_bytes())
+fn reach(stretch: Stretch<'_>, settings: &CompactorSettings, from: usize, mut to: usize) -> usize {
+    let mut bytes: u64 = stretch.runs[from..to].iter().map(|r| r.len_bytes()).sum();
+    while let Some(next) = stretch.runs.get(to).map(|r| r.len_bytes())
         && next <= bytes.saturating_mul(settings.level_fanout)
         && to - from < settings.max_merge_width
     {

@@ -31,10 +31,12 @@ mod waste;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use isle_storage::ids::{JobId, RunId, SeqNo, Timestamp};
-use isle_storage::manifest::{Change, CompactionMode, Manifest};
+use isle_storage::manifest::{Change, CompactionMode, Manifest, Run};
 
 use crate::settings::CompactorSettings;
 
@@ -87,6 +89,14 @@ pub struct ExpirePlan {
     pub score: u32,
 }
 
+/// Neighbouring runs for which merges are planned: all of them, or those between others that somebody works on.
+#[derive(Debug, Clone, Copy)]
+pub struct Stretch<'a> {
+    manifest: &'a Manifest,
+    /// Newest first.
+    runs: &'a [Arc<Run>],
+}
+
 /// What there is to do.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Outlook {
@@ -122,12 +132,6 @@ impl Plan {
             Self::Merge(plan) => plan.score,
             Self::Expire(plan) => plan.score,
         }
-    }
-
-    /// Whether it is worth while only where nothing lies beneath it.
-    #[must_use]
-    pub fn is_for_the_bottom(&self) -> bool {
-        self.reason() == waste::AT_THE_BOTTOM
     }
 
     /// Bytes it reads.
@@ -184,29 +188,35 @@ pub fn next(manifest: &Manifest, settings: &CompactorSettings, now: Timestamp) -
 /// All that is due at `now`, the most due first: whoever finds the first claimed may take another that shares no input.
 #[must_use]
 pub fn all(manifest: &Manifest, settings: &CompactorSettings, now: Timestamp) -> Vec<Plan> {
-    let now = certain(now, settings);
-    let mut plans: Vec<Plan> = retention::plan(manifest, now).map(Plan::Expire).into_iter().collect();
-    let merges = match manifest.compaction {
-        CompactionMode::Merge => [tiered::l0(manifest, settings), tiered::tier(manifest, settings)],
-        CompactionMode::Leveled => [leveled::l0(manifest, settings), leveled::level(manifest, settings)],
-        CompactionMode::Fifo { .. } | CompactionMode::TimeWindow { .. } => {
-            [joins::join(manifest, settings, now), None]
-        }
-    };
-    plans.extend(merges.into_iter().flatten().map(Plan::Merge));
-    plans.extend(waste::plan(manifest, settings, now).map(Plan::Merge));
+    let mut plans: Vec<Plan> =
+        retention::plan(manifest, certain(now, settings)).map(Plan::Expire).into_iter().collect();
+    plans.extend(merges(Stretch::whole(manifest), settings, now).into_iter().map(Plan::Merge));
     // Stable: of two that are equally due the first stays first.
     plans.sort_by_key(|p| std::cmp::Reverse(p.score()));
+    plans
+}
+
+/// The merges of `stretch` that are due at `now`, the most due first.
+#[must_use]
+pub fn merges(stretch: Stretch<'_>, settings: &CompactorSettings, now: Timestamp) -> Vec<MergePlan> {
+    let now = certain(now, settings);
+    let shape = match stretch.manifest.compaction {
+        CompactionMode::Merge => [tiered::l0(stretch, settings), tiered::tier(stretch, settings)],
+        CompactionMode::Leveled => [leveled::l0(stretch, settings), leveled::level(stretch, settings)],
+        CompactionMode::Fifo { .. } | CompactionMode::TimeWindow { .. } => {
+            [joins::join(stretch, settings, now), None]
+        }
+    };
+    let mut plans: Vec<MergePlan> =
+        shape.into_iter().chain([waste::plan(stretch, settings, now)]).flatten().collect();
+    plans.sort_by_key(|p| std::cmp::Reverse(p.score));
     plans
 }
 
 /// The merge that the shape of the tree alone asks for, whatever the time is.
 #[must_use]
 pub fn merge(manifest: &Manifest, settings: &CompactorSettings) -> Option<MergePlan> {
-    all(manifest, settings, Timestamp(i64::MIN)).into_iter().find_map(|p| match p {
-        Plan::Merge(plan) => Some(plan),
-        Plan::Expire(_) => None,
-    })
+    merges(Stretch::whole(manifest), settings, Timestamp(i64::MIN)).into_iter().next()
 }
 
 /// Every run into one, whatever their sizes: what a person asks for. `None` where that is already so and nothing in
@@ -223,7 +233,7 @@ pub fn full(manifest: &Manifest, settings: &CompactorSettings) -> Option<MergePl
         return None;
     }
     let from = manifest.runs.len().saturating_sub(settings.max_merge_width);
-    Some(of_runs(manifest, from, manifest.runs.len(), "requested", 100))
+    Some(Stretch::whole(manifest).plan(from, manifest.runs.len(), "requested", 100))
 }
 
 /// Bytes that the rules would have merged by now: how far compaction is behind.
@@ -237,8 +247,8 @@ fn look_again(manifest: &Manifest, settings: &CompactorSettings, now: Timestamp)
     let certain = certain(now, settings);
     let instants = [
         retention::end_after(manifest, certain),
-        joins::next_close(manifest, settings, certain),
-        waste::next_waste(manifest, settings, certain),
+        joins::next_close(Stretch::whole(manifest), settings, certain),
+        waste::next_waste(Stretch::whole(manifest), settings, certain),
     ];
     let next = instants.into_iter().flatten().min()?;
     Some(next.plus(Duration::from_secs(settings.max_clock_skew_seconds)))
@@ -256,23 +266,42 @@ fn percent(part: u64, whole: u64) -> u32 {
     u32::try_from(u128::from(part) * 100 / u128::from(whole.max(1))).unwrap_or(u32::MAX)
 }
 
-fn of_runs(manifest: &Manifest, from: usize, to: usize, reason: &'static str, score: u32) -> MergePlan {
-    let inputs = &manifest.runs[from..to];
-    let mut snapshots: Vec<SeqNo> = manifest.snapshots.values().map(|s| s.seq).collect();
-    snapshots.sort_unstable();
-    snapshots.dedup();
-    MergePlan {
-        inputs: inputs.iter().map(|r| r.id).collect(),
-        bottom: to == manifest.runs.len(),
-        bytes: inputs.iter().map(|r| r.len_bytes()).sum(),
-        snapshots,
-        mode: manifest.compaction.clone(),
-        reason,
-        score,
+impl<'a> Stretch<'a> {
+    /// All runs.
+    #[must_use]
+    pub fn whole(manifest: &'a Manifest) -> Self {
+        Self { manifest, runs: &manifest.runs }
     }
-}
 
-/// How many runs at the new end no merge has touched.
-fn l0_runs(manifest: &Manifest) -> usize {
-    manifest.runs.iter().take_while(|r| r.l0).count()
+    /// The stretches between the runs that are `taken`, newest first: only neighbours merge, so the taken ones are walls.
+    pub fn between(manifest: &'a Manifest, taken: &'a BTreeSet<RunId>) -> impl Iterator<Item = Self> {
+        manifest.runs.split(|run| taken.contains(&run.id)).map(move |runs| Self { manifest, runs })
+    }
+
+    /// Whether nothing lies beneath it: only there deletes and expired rows may go.
+    fn is_at_the_bottom(&self) -> bool {
+        self.runs.last().map(|r| r.id) == self.manifest.runs.last().map(|r| r.id)
+    }
+
+    /// A merge of the runs `from..to` of it.
+    fn plan(&self, from: usize, to: usize, reason: &'static str, score: u32) -> MergePlan {
+        let inputs = &self.runs[from..to];
+        let mut snapshots: Vec<SeqNo> = self.manifest.snapshots.values().map(|s| s.seq).collect();
+        snapshots.sort_unstable();
+        snapshots.dedup();
+        MergePlan {
+            inputs: inputs.iter().map(|r| r.id).collect(),
+            bottom: to == self.runs.len() && self.is_at_the_bottom(),
+            bytes: inputs.iter().map(|r| r.len_bytes()).sum(),
+            snapshots,
+            mode: self.manifest.compaction.clone(),
+            reason,
+            score,
+        }
+    }
+
+    /// How many runs at its new end no merge has touched.
+    fn l0_runs(&self) -> usize {
+        self.runs.iter().take_while(|r| r.l0).count()
+    }
 }

@@ -19,33 +19,33 @@
 
 use std::sync::Arc;
 
-use isle_storage::manifest::{Manifest, Run};
+use isle_storage::manifest::Run;
 
-use super::{MergePlan, l0_runs, of_runs, percent};
+use super::{MergePlan, Stretch, percent};
 use crate::settings::CompactorSettings;
 
 /// The others together are at least this part of the largest run of a merge, in percent of it.
 const SIMILAR_PERCENT: u64 = 85;
 
-pub(super) fn l0(manifest: &Manifest, settings: &CompactorSettings) -> Option<MergePlan> {
-    let l0 = l0_runs(manifest);
+pub(super) fn l0(stretch: Stretch<'_>, settings: &CompactorSettings) -> Option<MergePlan> {
+    let l0 = stretch.l0_runs();
     if l0 < settings.l0_trigger {
         return None;
     }
     let from = l0.saturating_sub(settings.max_merge_width);
-    Some(of_runs(manifest, from, l0, "l0", percent(l0 as u64, settings.l0_trigger as u64)))
+    Some(stretch.plan(from, l0, "l0", percent(l0 as u64, settings.l0_trigger as u64)))
 }
 
-pub(super) fn tier(manifest: &Manifest, settings: &CompactorSettings) -> Option<MergePlan> {
-    let l0 = l0_runs(manifest);
-    let merged = &manifest.runs[l0..];
+pub(super) fn tier(stretch: Stretch<'_>, settings: &CompactorSettings) -> Option<MergePlan> {
+    let l0 = stretch.l0_runs();
+    let merged = &stretch.runs[l0..];
     let crowded = merged.len() > settings.max_runs;
     let (from, to) = cheapest(merged, settings, crowded)?;
     let (reason, score) = match crowded {
         true => ("too_many_runs", percent(merged.len() as u64, settings.max_runs as u64)),
         false => ("tier", percent((to - from) as u64, settings.tier_width as u64)),
     };
-    Some(of_runs(manifest, l0 + from, l0 + to, reason, score))
+    Some(stretch.plan(l0 + from, l0 + to, reason, score))
 }
 
 /// The cheapest admissible window of neighbours.

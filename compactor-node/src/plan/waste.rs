@@ -17,14 +17,11 @@
 use isle_storage::ids::{SeqNo, Timestamp};
 use isle_storage::manifest::{Manifest, Run, TableEntry};
 
-use super::{MergePlan, of_runs, percent};
+use super::{MergePlan, Stretch, percent};
 use crate::settings::CompactorSettings;
 
 /// How exactly the next instant is looked for, in microseconds.
 const GRAIN: i64 = 1_000_000;
-
-/// Why a merge down to the bottom is planned here.
-pub(super) const AT_THE_BOTTOM: &str = "waste";
 
 /// What a run, or several, hold.
 #[derive(Debug, Clone, Copy, Default)]
@@ -34,36 +31,41 @@ struct Rows {
     expired: u64,
 }
 
-pub(super) fn plan(manifest: &Manifest, settings: &CompactorSettings, now: Timestamp) -> Option<MergePlan> {
+pub(super) fn plan(stretch: Stretch<'_>, settings: &CompactorSettings, now: Timestamp) -> Option<MergePlan> {
+    let (manifest, runs) = (stretch.manifest, stretch.runs);
     if manifest.compaction.retention_us().is_some() {
         return None;
     }
     let due =
         |waste: u64, rows: u64| percent(waste, rows).saturating_mul(100) / settings.waste_percent.max(1);
-    let bottom = to_the_bottom(manifest, settings, now)
-        .map(|(from, rows)| (from, manifest.runs.len(), due(rows.waste(), rows.all), AT_THE_BOTTOM));
-    let one = (0..manifest.runs.len()).map(|at| {
-        let rows = in_one(manifest, &manifest.runs[at], now);
+    // Anywhere else it would drop nothing, and be planned for ever.
+    let bottom = Some(stretch)
+        .filter(Stretch::is_at_the_bottom)
+        .and_then(|stretch| to_the_bottom(stretch, settings, now))
+        .map(|(from, rows)| (from, runs.len(), due(rows.waste(), rows.all), "waste"));
+    let one = (0..runs.len()).map(|at| {
+        let rows = in_one(manifest, &runs[at], now);
         (at, at + 1, due(rows.expired, rows.all), "expired")
     });
     // Of equally wasteful merges the one that takes more of them away: `max_by_key` gives the last.
     let (from, to, score, reason) = one.chain(bottom).filter(|c| c.2 >= 100).max_by_key(|c| c.2)?;
-    Some(of_runs(manifest, from, to, reason, score))
+    Some(stretch.plan(from, to, reason, score))
 }
 
 /// The next instant at which enough will have expired.
 pub(super) fn next_waste(
-    manifest: &Manifest,
+    stretch: Stretch<'_>,
     settings: &CompactorSettings,
     now: Timestamp,
 ) -> Option<Timestamp> {
-    let ends = manifest.tables().filter_map(|t| t.expiring.map(|e| e.last).or(t.min_expires));
+    let tables = stretch.runs.iter().flat_map(|r| &r.tables);
+    let ends = tables.filter_map(|t| t.expiring.map(|e| e.last).or(t.min_expires));
     let (mut before, mut after) = (now, ends.max().filter(|last| *last > now)?);
     // More expires as time passes, never less: where it is enough at some instant, it is at every later one.
-    plan(manifest, settings, after)?;
+    plan(stretch, settings, after)?;
     while after.0.saturating_sub(before.0) > GRAIN {
         let middle = Timestamp(before.0.midpoint(after.0));
-        match plan(manifest, settings, middle) {
+        match plan(stretch, settings, middle) {
             Some(_) => after = middle,
             None => before = middle,
         }
@@ -71,13 +73,17 @@ pub(super) fn next_waste(
     Some(after)
 }
 
-/// The most wasteful stretch of runs that ends at the bottom, and what is in it.
-fn to_the_bottom(manifest: &Manifest, settings: &CompactorSettings, now: Timestamp) -> Option<(usize, Rows)> {
+/// From which run on down to the bottom there is most waste, and what is in them.
+fn to_the_bottom(
+    stretch: Stretch<'_>,
+    settings: &CompactorSettings,
+    now: Timestamp,
+) -> Option<(usize, Rows)> {
     let mut sum = Rows::default();
     let mut best: Option<(usize, Rows)> = None;
-    for (from, run) in manifest.runs.iter().enumerate().rev().take(settings.max_merge_width) {
+    for (from, run) in stretch.runs.iter().enumerate().rev().take(settings.max_merge_width) {
         let beneath = sum;
-        sum.add(at_the_bottom(manifest, run, now));
+        sum.add(at_the_bottom(stretch.manifest, run, now));
         // A tombstone above deletes one row beneath, if there is one.
         let mut with_deleted = sum;
         with_deleted.expired +=

@@ -17,7 +17,7 @@ use isle_storage::log::RawBlock;
 use isle_storage::merge::{Direction, Feed};
 use isle_storage::row::{BlobPointer, Row, RowRef, Value, ValueRef};
 
-use crate::options::KeyRange;
+use isle_storage::range::KeyRange;
 
 /// What one entry of the list costs beyond the block it points into: key, place, links; measured, rounded up.
 const ENTRY_BYTES: u64 = 128;

@@ -6,8 +6,8 @@ use isle_storage::merge::{Direction, Feed};
 
 use super::window::RunSource;
 use crate::memory::MemorySource;
-use crate::options::KeyRange;
 use crate::tables::{FetchError, Reads, RunTables};
+use isle_storage::range::KeyRange;
 
 /// One source of a scan.
 #[derive(Debug)]

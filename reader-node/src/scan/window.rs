@@ -21,8 +21,8 @@ use isle_storage::sst::{Block, BlockCursor, TableMeta};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::options::KeyRange;
 use crate::tables::{FetchError, Reads, RunTables, Table, Window};
+use isle_storage::range::KeyRange;
 
 /// A scan's first window where nothing is known of its limit.
 const FIRST_WINDOW: u64 = 64 << 10;

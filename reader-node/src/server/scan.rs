@@ -15,9 +15,10 @@ use super::Face;
 use super::answers::{Form, Source, answer};
 use super::failure::Failure;
 use super::params::{READ, min_seq, read_options};
-use crate::options::{KeyRange, ReadOptions, ScanRequest};
+use crate::options::{ReadOptions, ScanRequest};
 use crate::page::PageToken;
 use crate::settings::ReaderSettings;
+use isle_storage::range::KeyRange;
 
 const PARAMS: [&str; 16] = [
     "prefix",

@@ -145,7 +145,7 @@ impl Copying {
         while let Some(rows) = scan.next().await? {
             let rows = self.with_values(rows).await?;
             let Some(last) = rows.last() else { continue };
-            let (count, range) = (rows.len() as u64, self.range.after(&last.key));
+            let (count, range) = (rows.len() as u64, self.range.clone().after(&last.key, false));
             // A send that fails ends the whole: nobody listens.
             steps.send(Ok(Step::Rows(rows))).await.map_err(|_| TailError::Closing)?;
             self.rows += count;

@@ -23,11 +23,12 @@ pub mod staged;
 pub mod state;
 pub mod text;
 
+pub use crate::range::KeyRange;
 pub use check::Violation;
 pub use edit::{Author, Change, Edit, EditError};
 pub use group::{GroupCursor, Lag, MaxLag};
 pub use expiry::{Held, JudgedExpiry};
-pub use staged::{KeyRange, Pause, StagedMerge, StagedPart};
+pub use staged::{Pause, StagedMerge, StagedPart};
 pub use state::{
     CheckpointRef, CompactionMode, EpochStart, Expiring, Head, JobClaim, Key, LogEntry, LogTail, Manifest,
     Retired, Run, Snapshot, TableEntry,

@@ -35,7 +35,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
@@ -43,7 +42,7 @@ use super::entry::{Key, TableEntry};
 use super::expiry::{Held, JudgedExpiry};
 use super::state::{CompactionMode, is_false};
 use crate::ids::{RunId, SeqNo, Timestamp};
-use crate::row::{prefix_end, successor};
+use crate::range::KeyRange;
 
 /// Most parts of one merge: bounds the manifest, and a part is large.
 pub const MAX_PARTS: usize = 256;
@@ -57,40 +56,8 @@ pub const PARTS_FEATURE: &str = "merge_parts";
 /// The feature that an edit about a pause announces.
 pub const PAUSE_FEATURE: &str = "compaction_pause";
 
-/// Keys from `start` (inclusive) to `end` (exclusive); without an end, all from `start` on.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct KeyRange {
-    /// The first key; empty before every key.
-    pub start: Bytes,
-    /// Behind the last key.
-    pub end: Option<Bytes>,
-}
-
+/// What a range of keys is to a table.
 impl KeyRange {
-    /// Every key.
-    #[must_use]
-    pub fn all() -> Self {
-        Self::default()
-    }
-
-    /// Every key that begins with `prefix`.
-    #[must_use]
-    pub fn prefix(prefix: &[u8]) -> Self {
-        Self { start: Bytes::copy_from_slice(prefix), end: prefix_end(prefix).map(Bytes::from) }
-    }
-
-    /// What of it comes after `key`.
-    #[must_use]
-    pub fn after(&self, key: &[u8]) -> Self {
-        Self { start: self.start.clone().max(successor(key).into()), end: self.end.clone() }
-    }
-
-    /// Whether `key` lies inside.
-    #[must_use]
-    pub fn holds(&self, key: &[u8]) -> bool {
-        self.start[..] <= *key && self.end.as_ref().is_none_or(|end| *key < end[..])
-    }
-
     /// Whether any key of `table`'s bounds lies inside.
     #[must_use]
     pub fn meets(&self, table: &TableEntry) -> bool {
@@ -206,6 +173,8 @@ impl Pause {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     #[test]
