@@ -26,6 +26,6 @@ pub mod simulate;
 pub mod sweep;
 pub mod throttle;
 
-pub use compactor::{Compactor, CompactorStatus, MergeReport};
+pub use compactor::{Compactor, CompactorStatus, DamagedTable, MergeReport};
 pub use error::JobError;
 pub use settings::CompactorSettings;

@@ -27,6 +27,7 @@ pub struct CompactorMetrics {
     bytes: Counter,
     merges: Counter,
     expired: Counter,
+    damaged: Unsigned,
     garbage: Family<[(&'static str, &'static str); 1], Counter>,
 }
 
@@ -51,6 +52,10 @@ impl CompactorMetrics {
                 "Tables that retention took out of the tree",
                 Counter::default(),
             ),
+            damaged: gauge(
+                "damaged_tables",
+                "Tables that merges found damaged, whose runs are left out for a while",
+            ),
             garbage: metrics.register(
                 "garbage_objects",
                 "Objects the collector and the orphan sweep dealt with",
@@ -74,6 +79,10 @@ impl CompactorMetrics {
 
     pub(crate) fn expired(&self, gone: &Expired) {
         self.expired.inc_by(gone.tables);
+    }
+
+    pub(crate) fn damaged(&self, tables: usize) {
+        self.damaged.set(tables as u64);
     }
 
     pub(crate) fn collected(&self, pass: &Pass) {

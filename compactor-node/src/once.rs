@@ -148,7 +148,8 @@ pub struct PlannedExpiry {
 /// Runs once.
 ///
 /// # Errors
-/// [`JobError`] where something else than a limit or another's claim stopped it.
+/// [`JobError`] where something else than a limit or another's claim stopped it; [`JobError::Damaged`] once all that is
+/// possible without the damaged table is done.
 pub async fn once(
     db: Database,
     node: NodeInfo,
@@ -179,6 +180,8 @@ struct Run<'a> {
     deadline: Option<Instant>,
     summary: Summary,
     plan: Plan,
+    /// What the run fails with, when everything else is done.
+    damaged: Option<JobError>,
 }
 
 impl<'a> Run<'a> {
@@ -204,7 +207,7 @@ impl<'a> Run<'a> {
             plan: None,
         };
         let deadline = limits.max_time.map(|t| started + t);
-        Self { compactor, limits, started, deadline, summary, plan: Plan::default() }
+        Self { compactor, limits, started, deadline, summary, plan: Plan::default(), damaged: None }
     }
 
     async fn run(mut self) -> Result<Summary, JobError> {
@@ -214,6 +217,9 @@ impl<'a> Run<'a> {
         }
         self.garbage().await?;
         self.orphans().await?;
+        if let Some(damaged) = self.damaged {
+            return Err(damaged);
+        }
         let end = self.compactor.database().load().await?;
         self.summary.version = end.manifest.version.0;
         self.summary.retired_objects = end.manifest.retired.len() as u64;
@@ -282,6 +288,7 @@ impl<'a> Run<'a> {
             self.summary.expired_tables += done.expired_tables;
             self.did(done.merges + done.parts + done.expired_tables > 0);
             ended.into_iter().collect::<Result<Vec<()>, JobError>>()?;
+            self.damaged = done.damaged.or(self.damaged.take());
             if done.limited {
                 self.summary.outcome = Outcome::WorkLeft;
                 return Ok(());
@@ -402,6 +409,8 @@ struct SoFar {
     bytes_written: u64,
     /// Whether a limit kept a worker from going on.
     limited: bool,
+    /// The damage that one of them met last.
+    damaged: Option<JobError>,
     /// What others have claimed, and who.
     elsewhere: BTreeMap<JobId, String>,
 }
@@ -455,6 +464,8 @@ impl Merging<'_> {
                 Err(JobError::ClaimedElsewhere(who)) => {
                     so_far.elsewhere.insert(task.job(), who);
                 }
+                // Its run is left alone from here on, and other work goes on.
+                Err(error @ JobError::Damaged { .. }) => so_far.damaged = Some(error),
                 Err(error) => return Err(error),
             }
         }

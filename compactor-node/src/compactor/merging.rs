@@ -135,6 +135,8 @@ impl Compactor {
     /// The next task by `manifest`, which is this process's from now on.
     pub(crate) fn choose(&self, manifest: &Manifest) -> Option<Task> {
         let mut busy = self.0.busy.lock();
+        busy.damage.forget_gone(manifest);
+        self.0.metrics.damaged(busy.damage.len());
         let mut full = self.0.full.lock();
         let requested = full.is_some();
         let now = self.0.db.env.clock.now();
@@ -207,6 +209,9 @@ impl Compactor {
             busy.elsewhere(task, Instant::now());
         }
         drop(busy);
+        if let Err(JobError::Damaged { object, error }) = &result {
+            self.leave_alone(object, &error.to_string());
+        }
         let mut status = shared.status.lock();
         status.working.remove(&job);
         let (went, report, version) = result?;
@@ -235,6 +240,20 @@ impl Compactor {
             "merged"
         );
         Ok((went, report, version))
+    }
+
+    /// A merge has failed on `object`: other work goes on without its run.
+    fn leave_alone(&self, object: &str, error: &str) {
+        let mut busy = self.0.busy.lock();
+        let pause = busy.damage.found(object, error, Instant::now());
+        self.0.metrics.damaged(busy.damage.len());
+        drop(busy);
+        // A merge of everything cannot be had.
+        *self.0.full.lock() = None;
+        tracing::error!(
+            %object, error, retry_in_seconds = pause.as_secs_f64(),
+            "a table is damaged; its run is left out of merges for a while: see `isle verify` and `isle dump table`"
+        );
     }
 
     /// Lets every table go whose retention has ended, as the newest manifest says.
@@ -349,7 +368,13 @@ impl Compactor {
             bottom: staged.bottom,
             owner: self.owner(id),
         };
-        let made = execute::merge(db, &self.0.settings, &self.0.resources, &work, claimed).await?;
+        let made = match execute::merge(db, &self.0.settings, &self.0.resources, &work, claimed).await {
+            Err(error @ JobError::Damaged { .. }) => {
+                self.abandon(merge, id, claimed).await;
+                return Err(error);
+            }
+            made => made?,
+        };
         let change = Change::StagePart {
             merge,
             part,
@@ -364,6 +389,17 @@ impl Compactor {
         let done = self.commit_made(id, claimed, &made, change).await?;
         let went = if done.manifest.staged.contains_key(&merge) { Went::Staged } else { Went::Merged };
         Ok((went, report(work.inputs.len(), bytes, &made), done.manifest.version))
+    }
+
+    /// A part cannot be done, and so the merge cannot: its inputs are free again, for merges that leave out what is damaged.
+    async fn abandon(&self, merge: Version, id: JobId, claimed: &Claimed) {
+        match self.commit(id, &claimed.authority, Change::AbandonMerge { merge }).await {
+            Ok(_) => tracing::warn!(%merge, "an input is damaged; the merge in parts is abandoned"),
+            // Somebody else has, or it is forsaken in the end.
+            Err(error) => {
+                tracing::warn!(%merge, %error, "an input is damaged; the merge in parts could not be abandoned")
+            }
+        }
     }
 
     /// What a job makes is named after it, and never twice.

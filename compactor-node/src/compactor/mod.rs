@@ -11,6 +11,7 @@
 //! sleep on the follower's view of the head: an idle database sees no request from here between two sweeps.
 
 mod backoff;
+mod damage;
 mod loops;
 mod merging;
 mod tasks;
@@ -32,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use self::backoff::Backoff;
+pub use self::damage::DamagedTable;
 pub(crate) use self::merging::Went;
 use self::tasks::Busy;
 pub(crate) use self::tasks::Task;
@@ -112,6 +114,9 @@ pub struct CompactorStatus {
     pub undeletable: u64,
     /// Objects with names that are none of ours, as the last sweep found them.
     pub unknown: u64,
+    /// Tables that merges found damaged: their runs are left out of merges for a while.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub damaged: Vec<DamagedTable>,
     /// The newest failure of each loop, while it lasts.
     pub trouble: BTreeMap<&'static str, String>,
 }
@@ -201,6 +206,10 @@ impl Compactor {
     pub fn status(&self) -> CompactorStatus {
         let mut status = self.0.status.lock().clone();
         status.merging = join(&status.working);
+        status.damaged = self.0.busy.lock().damage.shown(Instant::now());
+        if let Some(first) = status.damaged.first() {
+            status.trouble.insert("damage", format!("{}: {}", first.object, first.error));
+        }
         if let Some(current) = self.0.current.borrow().as_ref() {
             let m = &current.manifest;
             status.version = m.version.0;

@@ -15,6 +15,7 @@ use isle_storage::ids::{JobId, RunId, Timestamp, Version};
 use isle_storage::manifest::{CompactionMode, Manifest};
 use tokio::time::Instant;
 
+use super::damage::Damage;
 use crate::parts::part_job;
 use crate::plan::{self, MergePlan, Plan, Stretch};
 use crate::settings::CompactorSettings;
@@ -73,9 +74,12 @@ impl Task {
     }
 }
 
-/// What is worked on, by this process and as far as it knows by others.
+/// What is worked on, by this process and as far as it knows by others, and what nobody should work on now.
 #[derive(Debug, Default)]
-pub(crate) struct Busy(BTreeMap<JobId, Held>);
+pub(crate) struct Busy {
+    jobs: BTreeMap<JobId, Held>,
+    pub(super) damage: Damage,
+}
 
 #[derive(Debug)]
 struct Held {
@@ -87,45 +91,46 @@ struct Held {
 impl Busy {
     /// A worker of this process begins `task`.
     pub(crate) fn begin(&mut self, task: &Task) {
-        self.0.insert(task.job(), Held { inputs: task.inputs(), until: None });
+        self.jobs.insert(task.job(), Held { inputs: task.inputs(), until: None });
     }
 
     /// It has ended.
     pub(crate) fn end(&mut self, task: &Task) {
-        self.0.remove(&task.job());
+        self.jobs.remove(&task.job());
     }
 
     /// Another process has claimed it.
     pub(crate) fn elsewhere(&mut self, task: &Task, now: Instant) {
-        self.0.insert(task.job(), Held { inputs: task.inputs(), until: Some(now + LEFT_ALONE) });
+        self.jobs.insert(task.job(), Held { inputs: task.inputs(), until: Some(now + LEFT_ALONE) });
     }
 
-    /// When something that others work on may be looked at again.
+    /// When something that others work on, or that was damaged, may be looked at again.
     pub(crate) fn next_look(&self) -> Option<Instant> {
-        self.0.values().filter_map(|held| held.until).min()
+        self.jobs.values().filter_map(|held| held.until).chain(self.damage.next_look()).min()
     }
 
     /// Forgets what others worked on a moment ago.
     pub(crate) fn look_again(&mut self, now: Instant) {
-        self.0.retain(|_, held| held.until.is_none_or(|until| now < until));
+        self.damage.look_again(now);
+        self.jobs.retain(|_, held| held.until.is_none_or(|until| now < until));
     }
 
     /// It turned out to be a dead one's claim.
     pub(crate) fn freed(&mut self, job: JobId) {
-        self.0.remove(&job);
+        self.jobs.remove(&job);
     }
 
     /// Whether nothing is worked on, as far as is known.
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.jobs.is_empty()
     }
 
     fn has(&self, job: JobId) -> bool {
-        self.0.contains_key(&job)
+        self.jobs.contains_key(&job)
     }
 
     fn runs(&self) -> BTreeSet<RunId> {
-        self.0.values().flat_map(|held| held.inputs.iter().copied()).collect()
+        self.jobs.values().flat_map(|held| held.inputs.iter().copied()).collect()
     }
 }
 
@@ -137,8 +142,10 @@ pub(crate) fn next(
     busy: &Busy,
     full: bool,
 ) -> Option<Task> {
+    let damaged = busy.damage.runs(manifest);
     let mut taken = busy.runs();
     taken.extend(manifest.staged.values().flat_map(|m| m.inputs.iter().copied()));
+    taken.extend(&damaged);
     let is_free = |task: &Task| !busy.has(task.job()) && task.inputs().iter().all(|run| !taken.contains(run));
     let planned = match full.then(|| plan::full(manifest, settings)).flatten() {
         Some(everything) => Some(Task::Merge(everything)).filter(is_free),
@@ -151,8 +158,9 @@ pub(crate) fn next(
     if let Some(first) = planned.as_ref().filter(|task| !full && goes_first(task, manifest)) {
         return Some(first.clone());
     }
-    let parts = manifest.staged.iter().flat_map(|(id, m)| m.missing().map(|part| Task::Part(*id, part)));
-    parts.into_iter().find(is_free).or(planned)
+    let whole = manifest.staged.iter().filter(|(_, m)| m.inputs.iter().all(|run| !damaged.contains(run)));
+    let mut parts = whole.flat_map(|(id, m)| m.missing().map(|part| Task::Part(*id, part)));
+    parts.find(is_free).or(planned)
 }
 
 /// Retention, which reads nothing, and merges of flushed runs alone.
@@ -287,6 +295,26 @@ mod tests {
         beneath.inputs = vec![RunId(1)];
         busy.begin(&Task::Merge(beneath));
         assert_eq!(next(&m, &s, Timestamp(0), &busy, false), None);
+    }
+
+    /// The damaged run is a wall, and its merge in parts is nobody's work; above and beneath it work goes on.
+    #[test]
+    fn a_damaged_run_stands_in_nobodys_way() {
+        let s = CompactorSettings { tier_width: 2, ..CompactorSettings::default() };
+        let mut m = manifest(&[(false, 10 * M); 5]);
+        let (mut busy, now) = (Busy::default(), Instant::now());
+        let damaged = m.runs[2].tables[0].path().to_string();
+        let pause = busy.damage.found(&damaged, "a checksum", now);
+        assert_eq!(inputs(next(&m, &s, Timestamp(0), &busy, false)), [5, 4]);
+        begin(&mut m, &[4, 3]);
+        assert_eq!(inputs(next(&m, &s, Timestamp(0), &busy, false)), [2, 1]);
+        assert_eq!(busy.next_look(), Some(now + pause));
+        busy.look_again(now + pause);
+        assert_eq!(next(&m, &s, Timestamp(0), &busy, false), Some(Task::Part(Version(9), 0)));
+        m.staged.clear();
+        m.runs.remove(2);
+        busy.damage.forget_gone(&m);
+        assert_eq!(busy.damage.len(), 0);
     }
 
     #[test]

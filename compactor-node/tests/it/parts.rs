@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use compactor_node::once::{self, Limits, Outcome};
-use compactor_node::{Compactor, CompactorSettings};
+use compactor_node::{Compactor, CompactorSettings, JobError};
 use isle_storage::coordination::JobAttempt;
 use isle_storage::database::Database;
 use isle_storage::ids::Timestamp;
 use isle_storage::manifest::{Change, CompactionMode, Manifest, Snapshot};
 use isle_testkit::embedded::Embedded;
-use isle_testkit::fault::{Op, Rule};
+use isle_testkit::fault::{Fault, Op, Rule};
 use isle_testkit::scribe::{Entry, Scribe};
 
 use crate::merge::{generation, node};
@@ -231,6 +231,13 @@ async fn a_merge_that_has_become_wrong_ends_and_leaves_nothing() {
 async fn a_snapshot_of_the_present_does_not_end_a_merge_of_rows_that_expire() {
     for early in [false, true] {
         let (e, mut scribe) = backlog().await;
+        let began = e.db.env.clock.now();
+        let put = |key: &str, seconds| Entry {
+            expires: Some(began.plus(Duration::from_secs(seconds))),
+            ..Entry::put(key, "no newer version hides it")
+        };
+        scribe.append(&[put("a/before", 100), put("a/meanwhile", 200), put("z/meanwhile", 200)]).await;
+        scribe.flush().await;
         e.clock.advance(Duration::from_secs(150));
         run(&e, "a", half(&e).await).await;
         let m = manifest(&e.db).await;
@@ -249,10 +256,69 @@ async fn a_snapshot_of_the_present_does_not_end_a_merge_of_rows_that_expire() {
         assert_eq!(tree::visible_at(&e.db, &m, m.last_seq, created).await, shown);
         assert_same_and_nothing_left(&e, &scribe).await;
         if !early {
-            let floor = m.expiry_floor.expect("rows had expired");
-            assert!(floor <= by, "a part has judged by an instant of its own");
+            assert_eq!(m.expiry_floor, Some(began.plus(Duration::from_secs(100))));
         }
     }
+}
+
+/// An input of a merge in parts is damaged: whoever meets it abandons the merge, leaves the run alone for a while, shows it,
+/// and goes on with other work. The object put right, everything is merged.
+#[tokio::test(start_paused = true)]
+async fn a_damaged_input_holds_up_nothing_but_itself() {
+    let (e, mut scribe) = backlog().await;
+    let before = run(&e, "a", parts_of(100 << 10)).await;
+    assert_eq!(before.outcome, Outcome::WorkLeft);
+    let m = manifest(&e.db).await;
+    for n in 4..8 {
+        scribe.append(&large(n, &e)).await;
+        scribe.flush().await;
+    }
+    // Of a part that nobody has done.
+    let table = m.runs.last().unwrap().tables.last().unwrap().path();
+    e.bucket.inject(Rule::on(Op::Get).path(table.as_str()), Fault::FlipBit(3));
+    let settings = CompactorSettings { tier_width: 2, ..settings() };
+    let compactor = Compactor::open(e.process("compactor"), node("c"), settings).unwrap();
+    let mut view = compactor.current();
+    let settled = view
+        .wait_for(|c| c.as_ref().is_some_and(|c| c.manifest.runs.len() == 2 && c.manifest.staged.is_empty()));
+    tokio::time::timeout(Duration::from_secs(50), settled).await.expect("other work waits").unwrap();
+    let status = compactor.status();
+    let [damaged] = &status.damaged[..] else { panic!("{status:?}") };
+    assert_eq!((&damaged.object[..], damaged.failures), (table.as_str(), 1));
+    assert!(damaged.retry_in_seconds > 0.0 && status.trouble.contains_key("damage"), "{status:?}");
+    let m = manifest(&e.db).await;
+    assert!(m.runs[1].tables.last().is_some_and(|t| t.path() == table));
+    e.bucket.heal();
+    view.wait_for(|c| c.as_ref().is_some_and(|c| c.manifest.runs.len() == 1)).await.unwrap();
+    while !compactor.status().damaged.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    compactor.close().await;
+    assert_same_and_nothing_left(&e, &scribe).await;
+}
+
+/// A run of cron does all that is possible without the damaged table, and fails in the end.
+#[tokio::test]
+async fn a_run_meets_damage_does_the_rest_and_says_so() {
+    let (e, mut scribe) = backlog().await;
+    let oldest = manifest(&e.db).await.runs[3].tables[0].path();
+    for n in 4..8 {
+        scribe.append(&large(n, &e)).await;
+        scribe.flush().await;
+    }
+    e.bucket.inject(Rule::on(Op::Get).path(oldest.as_str()), Fault::FlipBit(3));
+    let failed = once::once(e.process("compactor"), node("a"), settings(), Limits::default()).await;
+    assert!(
+        matches!(&failed, Err(JobError::Damaged { object, .. }) if *object == oldest.as_str()),
+        "{failed:?}"
+    );
+    let m = manifest(&e.db).await;
+    assert!(m.staged.is_empty() && m.runs.len() == 2, "{} runs", m.runs.len());
+    e.bucket.heal();
+    let two = CompactorSettings { tier_width: 2, ..settings() };
+    let rest = once::once(e.process("compactor"), node("b"), two, Limits::default()).await.unwrap();
+    assert_eq!((rest.outcome, manifest(&e.db).await.runs.len()), (Outcome::Done, 1));
+    assert_same_and_nothing_left(&e, &scribe).await;
 }
 
 /// Nobody came back to it: its inputs are free again.
