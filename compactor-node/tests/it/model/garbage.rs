@@ -1,7 +1,10 @@
 //! The model of retirement: a writer and a merger that name and retire objects, two folders, a collector, and a reader
 //! that pins. The grace is zero, since it only spares readers without a pin, who may find that their view has expired.
 //!
-//! Wrong is: the head, a pinned view, or either of the newest two sound checkpoints names an object that is gone; the
+//! Merges in parts are a form of their own, from a database that has one table: a part is uploaded, staged, perhaps by a
+//! commit whose answer is lost, and installed or abandoned. A part may also keep the table as it is.
+//!
+//! Wrong is: the head, a staged part, a pinned view, or either of the newest two sound checkpoints names an object that is gone; the
 //! head's checkpoint is gone or unsound; the edits between it and the head are gone.
 
 use super::{Model, Objects, has, judge, lowest, search, with, without};
@@ -29,11 +32,18 @@ enum Rule {
     PinBeforeLook,
     /// Bucket form: the floor is put before the pins are looked at.
     FloorBeforeLook,
+    /// A merge that is abandoned retires what it has staged, but no table of an input that a part kept.
+    KeptStaysLive,
+    /// A worker takes its part back only where it is certain that no commit names it.
+    TakeBackOnlyRefused,
+    /// A staged part is named like any other table: what it replaces is not retired before the whole is installed.
+    InputsUntilInstalled,
 }
 
 use Rule::{
     AboveTheHeadsStays, FloorBeforeDeletes, FloorBeforeLook, FloorHeedsPins, FoldNeverBack, FoldOnlyVerified,
-    OnlySoundCover, PinBeforeLook, PinHeedsFloor, TwoCover,
+    InputsUntilInstalled, KeptStaysLive, OnlySoundCover, PinBeforeLook, PinHeedsFloor, TakeBackOnlyRefused,
+    TwoCover,
 };
 
 /// Enough for something to be named, and retired. (With one more of each the search takes minutes and finds the same.)
@@ -78,9 +88,22 @@ enum Collector {
     Deletes(Objects, u8),
 }
 
+/// A worker at a part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Worker {
+    Idle,
+    /// Has uploaded this object, and will stage it.
+    Made(u8),
+    /// Has staged it, and does not know.
+    Doubts(u8),
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct State {
     bucket: Objects,
+    /// What the parts of a merge have staged: named, and not read.
+    staged: Objects,
+    worker: Worker,
     next: u8,
     version: u8,
     live: Objects,
@@ -104,6 +127,8 @@ struct Garbage {
     without: Option<Rule>,
     /// Pins and floors meet by two steps each (bucket form) and not in one transaction.
     two_steps: bool,
+    /// Merges in parts, and neither appends nor a second folder.
+    in_parts: bool,
 }
 
 impl Garbage {
@@ -152,6 +177,9 @@ impl Garbage {
     }
 
     fn writers(&self, s: &State, out: &mut Vec<(&'static str, State)>) {
+        if self.in_parts {
+            return self.parts(s, out);
+        }
         if s.version >= MOST_VERSIONS || s.next >= 4 {
             return;
         }
@@ -168,14 +196,66 @@ impl Garbage {
         }
     }
 
+    /// The step that abandons the merge in parts, or that installs it with its last part, which is empty.
+    fn parts(&self, s: &State, out: &mut Vec<(&'static str, State)>) {
+        match s.worker {
+            Worker::Idle if s.next < 4 => {
+                let made = State { next: s.next + 1, bucket: with(s.bucket, s.next), ..*s };
+                out.push(("upload a part", State { worker: Worker::Made(s.next), ..made }));
+            }
+            Worker::Made(o) if s.version < MOST_VERSIONS => {
+                let staged = self.staged(s, o);
+                out.push(("stage it", State { worker: Worker::Idle, ..staged }));
+                out.push(("stage it and lose the answer", State { worker: Worker::Doubts(o), ..staged }));
+                let back = State { worker: Worker::Idle, bucket: without(s.bucket, o), ..*s };
+                out.push(("be refused and take it back", back));
+            }
+            Worker::Doubts(o) if !self.keeps(TakeBackOnlyRefused) => {
+                let back = State { worker: Worker::Idle, bucket: without(s.bucket, o), ..*s };
+                out.push(("take it back in doubt", back));
+            }
+            _ => {}
+        }
+        if s.version >= MOST_VERSIONS {
+            return;
+        }
+        if s.staged == 0 {
+            if let Some(input) = lowest(s.live) {
+                out.push(("keep a table", self.staged(s, input)));
+            }
+            return;
+        }
+        let version = s.version + 1;
+        let ended = State { version, staged: 0, ..*s };
+        out.push(("install", State { live: s.staged, ..Self::retired(ended, s.live & !s.staged) }));
+        let dead = if self.keeps(KeptStaysLive) { s.staged & !s.live } else { s.staged };
+        out.push(("abandon", Self::retired(ended, dead)));
+    }
+
+    /// The object is a part now.
+    fn staged(&self, s: &State, o: u8) -> State {
+        let next = State { version: s.version + 1, staged: with(s.staged, o), ..*s };
+        let replaced = if self.keeps(InputsUntilInstalled) { 0 } else { s.live & !next.staged };
+        Self::retired(next, replaced)
+    }
+
+    /// `s` with `dead` on the retired list, since its version.
+    fn retired(mut s: State, dead: Objects) -> State {
+        for o in (0..s.next).filter(|o| has(dead, *o) && s.retired[*o as usize] == 0) {
+            s.retired[o as usize] = s.version;
+        }
+        s
+    }
+
     fn folders(&self, s: &State, out: &mut Vec<(&'static str, State)>) {
-        for (i, folder) in s.folders.iter().enumerate() {
+        let folders = if self.in_parts { 1 } else { s.folders.len() };
+        for (i, folder) in s.folders.iter().enumerate().take(folders) {
             match *folder {
                 Folder::Idle if (s.written as usize) < CHECKPOINTS => {
                     let mut next = State { written: s.written + 1, ..*s };
                     let at = s.written as usize;
                     next.checkpoints[at] =
-                        Checkpoint { version: s.version, live: s.live, sound: true, there: true };
+                        Checkpoint { version: s.version, live: s.live | s.staged, sound: true, there: true };
                     next.folders[i] = Folder::Wrote(s.written);
                     out.push(("write a checkpoint", next));
                     next.checkpoints[at].sound = false;
@@ -294,13 +374,17 @@ impl Model for Garbage {
     type State = State;
 
     fn start(&self) -> State {
-        let genesis = Checkpoint { version: 1, live: 0, sound: true, there: true };
+        // Merges in parts have something to merge: one table.
+        let live = if self.in_parts { with(0, 0) } else { 0 };
+        let genesis = Checkpoint { version: 1, live, sound: true, there: true };
         let none = Checkpoint { version: 0, live: 0, sound: false, there: false };
         State {
-            bucket: 0,
-            next: 0,
+            bucket: live,
+            staged: 0,
+            worker: Worker::Idle,
+            next: u8::from(self.in_parts),
             version: 1,
-            live: 0,
+            live,
             retired: [0; 4],
             checkpoints: [genesis, none, none, none],
             written: 1,
@@ -327,6 +411,9 @@ impl Model for Garbage {
         let gone = |named: Objects| named & !s.bucket != 0;
         if gone(s.live) {
             return Some("the head names an object that is gone");
+        }
+        if gone(s.staged) {
+            return Some("a staged part is gone");
         }
         let head = s.checkpoints[s.named as usize];
         if !head.there || !head.sound {
@@ -356,13 +443,19 @@ fn pins_and_checkpoints_hold_with_every_rule_and_break_without_any_one() {
         FoldNeverBack,
         FoldOnlyVerified,
     ];
-    judge(|without| Garbage { without, two_steps: false }, &common, 5_000);
+    judge(|without| Garbage { without, two_steps: false, in_parts: false }, &common, 5_000);
 }
 
 #[test]
 fn pins_of_two_steps_hold_and_break_in_any_other_order() {
     let rules = [FloorHeedsPins, PinHeedsFloor, PinBeforeLook, FloorBeforeLook];
-    judge(|without| Garbage { without, two_steps: true }, &rules, 5_000);
+    judge(|without| Garbage { without, two_steps: true, in_parts: false }, &rules, 5_000);
+}
+
+#[test]
+fn merges_in_parts_lose_nothing_and_break_without_any_one_rule() {
+    let rules = [KeptStaysLive, TakeBackOnlyRefused, InputsUntilInstalled, FloorHeedsPins, TwoCover];
+    judge(|without| Garbage { without, two_steps: false, in_parts: true }, &rules, 5_000);
 }
 
 /// The model can do what it is about: something is deleted, and a pin stands in the way of it.
@@ -382,6 +475,6 @@ fn the_model_deletes() {
             (deleted && matches!(s.reader, Reader::Pinned(..))).then_some("deleted under a pin")
         }
     }
-    let found = search(&Deletes(Garbage { without: None, two_steps: true }));
+    let found = search(&Deletes(Garbage { without: None, two_steps: true, in_parts: false }));
     assert!(found.broken.is_some(), "{} states", found.states);
 }
