@@ -25,7 +25,7 @@ use isle_storage::coordination::{Authority, sealed};
 use isle_storage::ids::{Epoch, Incarnation, Position, SeqNo, Version};
 use isle_storage::log;
 use isle_storage::manifest::judge::EpochObject;
-use isle_storage::manifest::{Change, CheckpointRef, Edit, LogEntry, Manifest, checkpoint};
+use isle_storage::manifest::{Author, Change, CheckpointRef, Edit, LogEntry, Manifest, checkpoint};
 use isle_storage::names;
 use isle_storage::row::{BlobPointer, ValueRef};
 use parking_lot::Mutex;
@@ -55,7 +55,20 @@ struct Truth {
     deleted: u64,
     commits: u64,
     lost: bool,
+    /// What has happened that few schedules come to.
+    reached: BTreeSet<&'static str>,
+    /// Who has staged parts of merges under way.
+    workers: BTreeMap<Version, BTreeSet<String>>,
 }
+
+/// What the schedules of a suite must come to, some of them: [`Oracle::reached`].
+pub const MILESTONES: [&str; 5] = [
+    "a merge was split",
+    "parts of one merge were staged by two workers",
+    "a split merge was installed",
+    "a snapshot was taken during a split merge that goes on",
+    "rows were taken for expired",
+];
 
 #[derive(Debug)]
 struct Named {
@@ -118,6 +131,12 @@ impl Oracle {
     #[must_use]
     pub fn deleted(&self) -> u64 {
         self.truth.lock().deleted
+    }
+
+    /// Which of the [`MILESTONES`] the schedule has come to.
+    #[must_use]
+    pub fn reached(&self) -> BTreeSet<&'static str> {
+        self.truth.lock().reached.clone()
     }
 
     /// An acknowledgement is about to leave the writer.
@@ -209,14 +228,15 @@ impl Oracle {
         self.check_objects();
     }
 
-    /// A commit was applied.
-    pub fn committed(&self, edit: &Edit, manifest: &Arc<Manifest>, authority: Option<&Authority>) {
+    /// A commit of `by` was applied.
+    pub fn committed(&self, edit: &Edit, manifest: &Arc<Manifest>, authority: Option<&Authority>, by: &str) {
         let mut wrong = Vec::new();
         {
             let mut truth = self.truth.lock();
             if truth.lost {
                 return;
             }
+            truth.reach(edit, manifest, by);
             truth.commit(edit, manifest, authority, &self.objects, self.world.now(), &mut wrong);
         }
         for why in wrong {
@@ -291,7 +311,14 @@ impl Oracle {
             self.claimed(edit.epoch);
         }
         match before.apply(&edit) {
-            Ok(next) => self.committed(&edit, &Arc::new(next), None),
+            Ok(next) => {
+                // Who holds the job's claim, which is in the manifest here.
+                let by = match edit.author {
+                    Author::Job(job) => before.jobs.get(&job).map(|claim| claim.node.clone()),
+                    _ => None,
+                };
+                self.committed(&edit, &Arc::new(next), None, &by.unwrap_or_default());
+            }
             Err(e) => self.world.violation(format!("edit {version} was created and does not fit: {e}")),
         }
     }
@@ -348,6 +375,36 @@ fn named_by(manifest: &Manifest) -> impl Iterator<Item = (String, u64)> + '_ {
 }
 
 impl Truth {
+    /// Takes note of what this commit, which follows the manifest known so far, comes to.
+    fn reach(&mut self, edit: &Edit, next: &Manifest, by: &str) {
+        let Some(before) = &self.manifest else { return };
+        for change in &edit.changes {
+            match change {
+                Change::BeginMerge { .. } => drop(self.reached.insert(MILESTONES[0])),
+                Change::StagePart { merge, .. } => {
+                    let workers = self.workers.entry(*merge).or_default();
+                    workers.insert(by.to_owned());
+                    if workers.len() > 1 {
+                        self.reached.insert(MILESTONES[1]);
+                    }
+                    if !next.staged.contains_key(merge) {
+                        self.reached.insert(MILESTONES[2]);
+                    }
+                }
+                Change::TakeSnapshot { .. }
+                    if before.staged.keys().any(|id| next.staged.contains_key(id)) =>
+                {
+                    self.reached.insert(MILESTONES[3]);
+                }
+                _ => {}
+            }
+        }
+        if next.expiry_floor > before.expiry_floor {
+            self.reached.insert(MILESTONES[4]);
+        }
+        self.workers.retain(|merge, _| next.staged.contains_key(merge));
+    }
+
     fn commit(
         &mut self,
         edit: &Edit,

@@ -5,7 +5,7 @@
 //!                                                              ─▶ clients end ─▶ everybody has caught up ─▶ judge
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -55,6 +55,8 @@ pub struct Report {
     pub committed: u64,
     /// Objects deleted.
     pub deleted: u64,
+    /// What it came to of what few schedules come to: see [`crate::oracle::MILESTONES`].
+    pub reached: BTreeSet<&'static str>,
     /// Simulated microseconds.
     pub lasted: Micros,
     /// The log, where it was asked for.
@@ -87,6 +89,9 @@ impl fmt::Display for Report {
         )?;
         for (kind, n) in &self.faults {
             writeln!(f, "  {n} x {kind}")?;
+        }
+        for what in &self.reached {
+            writeln!(f, "  {what}")?;
         }
         for why in &self.violations {
             writeln!(f, "VIOLATION {why}")?;
@@ -486,6 +491,7 @@ impl Schedule {
             versions: self.oracle.commits(),
             committed: last.0,
             deleted: self.oracle.deleted(),
+            reached: self.oracle.reached(),
             lasted: self.world.now(),
             log: self.world.log(),
         }

@@ -36,6 +36,8 @@ pub struct Summary {
     pub failed: BTreeMap<u64, String>,
     /// Faults by kind.
     pub faults: BTreeMap<&'static str, u64>,
+    /// In how many schedules this happened, of what few come to.
+    pub reached: BTreeMap<&'static str, u64>,
     /// Durable writes acknowledged.
     pub acknowledged: u64,
     /// Reads answered.
@@ -67,6 +69,9 @@ impl Summary {
         for (kind, n) in &report.faults {
             *self.faults.entry(kind).or_default() += n;
         }
+        for what in &report.reached {
+            *self.reached.entry(what).or_default() += 1;
+        }
         if let Some(first) = report.violations.first() {
             self.failed.insert(report.plan.seed, first.clone());
         }
@@ -91,6 +96,9 @@ impl fmt::Display for Summary {
         )?;
         for (kind, n) in &self.faults {
             writeln!(f, "  {n:>9} x {kind}")?;
+        }
+        for (what, n) in &self.reached {
+            writeln!(f, "  in {n} schedules {what}")?;
         }
         writeln!(f, "{} schedules broke a promise", self.failed.len())?;
         for (seed, why) in &self.failed {

@@ -106,7 +106,8 @@ impl SimCoordination {
         let (version, last) = (proposal.edit.version, proposal.head.last_seq);
         self.world.note_of(self.process, format_args!("commit {version} up to {last}: {how} {why}"));
         if let CommitOutcome::Committed(_) = outcome {
-            self.oracle.committed(&proposal.edit, &proposal.manifest, Some(&proposal.authority));
+            let by = self.world.name(self.process);
+            self.oracle.committed(&proposal.edit, &proposal.manifest, Some(&proposal.authority), &by);
         }
         outcome
     }

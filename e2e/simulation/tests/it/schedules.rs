@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use simulation::oracle::MILESTONES;
 use simulation::{Soak, run, soak};
 
 /// Seeds that found a bug, each with what it found. A seed means what the plan draws from it, so a change of
@@ -54,5 +55,8 @@ fn some_hundred_schedules() {
         ["crash", "pause", "partition", "lost reply", "late request", "false answer", "coordination wiped"]
     {
         assert!(summary.faults.contains_key(kind), "no {kind} in {summary}");
+    }
+    for what in MILESTONES {
+        assert!(summary.reached.contains_key(what), "nowhere {what}: {summary}");
     }
 }
