@@ -241,8 +241,9 @@ impl Garbage {
 
     /// `s` with `dead` on the retired list, since its version.
     fn retired(mut s: State, dead: Objects) -> State {
-        for o in (0..s.next).filter(|o| has(dead, *o) && s.retired[*o as usize] == 0) {
-            s.retired[o as usize] = s.version;
+        for o in (0..s.next).filter(|o| has(dead, *o)) {
+            let since = &mut s.retired[o as usize];
+            *since = if *since == 0 { s.version } else { *since };
         }
         s
     }
