@@ -20,11 +20,17 @@ use crate::client::{Api, Plain};
 /// Keys in use: few, so that every one has many versions and many writers.
 const KEYS: usize = 300;
 
-/// Longest value.
+/// Longest value that lies among rows.
 const VALUE: usize = 1_500;
 
+/// Values above this length lie in blob files.
+pub(super) const BLOB_THRESHOLD: usize = 4 << 10;
+
+/// Longest value that lies in a blob file.
+const LARGE: usize = 48 << 10;
+
 /// Rows of a page.
-const PAGE: u64 = 40;
+pub(super) const PAGE: u64 = 40;
 
 /// How long a `ttl` is, where a put has one.
 const TTL_SECONDS: i64 = 4;
@@ -55,6 +61,7 @@ impl Shared {
             client: client.clone(),
             session: format!("{client}@{name}").into(),
             api: api.clone(),
+            held: None,
         }
     }
 
@@ -74,7 +81,7 @@ impl Shared {
     }
 }
 
-fn key(rng: &mut Rng) -> Key {
+pub(super) fn key(rng: &mut Rng) -> Key {
     // Some keys are written much more often than others.
     let n = if rng.percent(30) { rng.below(10) } else { rng.below(KEYS) };
     Key::new(format!("k/{n:04}").as_bytes())
@@ -117,9 +124,15 @@ impl Writing {
     }
 
     fn value(&mut self) -> String {
+        let len = self.rng.below(VALUE);
+        self.value_of(len)
+    }
+
+    /// A value of that length and a few bytes.
+    fn value_of(&mut self, len: usize) -> String {
         self.written += 1;
         let mut value = format!("{}#{}:", self.name, self.written);
-        let len = value.len() + self.rng.below(VALUE);
+        let len = value.len() + len;
         while value.len() < len {
             value.push_str(&format!("{:016x}", self.rng.next()));
         }
@@ -148,7 +161,14 @@ impl Writing {
     }
 
     fn put(&mut self) -> Write {
-        let (key, value) = (key(&mut self.rng), self.value());
+        let key = key(&mut self.rng);
+        let value = match self.rng.percent(8) {
+            true => {
+                let len = BLOB_THRESHOLD + self.rng.below(LARGE - BLOB_THRESHOLD);
+                self.value_of(len)
+            }
+            false => self.value(),
+        };
         let mut target = format!("/v1/kv/{}", escape_key(key.as_bytes()));
         let mut mutation = Mutation::put(key, value.as_bytes());
         if self.rng.percent(10) {
@@ -199,7 +219,7 @@ impl Writing {
         }
         let reader = self.rng.below(self.shared.readers.len());
         let session = self.shared.session(&self.name, reader);
-        session.get(&mutation.target.key_at(position.seq), Some(&position)).await;
+        let _code = session.get(&mutation.target.key_at(position.seq), Some(&position)).await;
     }
 }
 
@@ -256,7 +276,7 @@ impl Reading {
             let newest = self.shared.newest();
             let at_least = (newest.seq > 0 && self.rng.percent(30)).then_some(newest);
             match self.rng.below(100) {
-                0..60 => session.get(&key(&mut self.rng), at_least.as_ref()).await,
+                0..60 => drop(session.get(&key(&mut self.rng), at_least.as_ref()).await),
                 60..75 => {
                     let keys: Vec<_> = (0..5).map(|_| key(&mut self.rng)).collect();
                     session.mget(&keys, at_least.as_ref()).await;

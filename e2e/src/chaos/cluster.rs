@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use super::clients::BLOB_THRESHOLD;
 use crate::client::Api;
 use crate::network::{Host, Network};
 use crate::node::{Node, Role};
@@ -56,6 +57,7 @@ impl Tuning {
             ("WRITER__TABLE_BYTES", "65536".to_owned()),
             ("WRITER__TABLE_BLOCK_BYTES", "1024".to_owned()),
             ("WRITER__FOLD_EDITS", "200".to_owned()),
+            ("WRITER__BLOB_THRESHOLD", BLOB_THRESHOLD.to_string()),
             ("WRITER__STANDBY_POLL_MS", "2000".to_owned()),
             ("WRITER__ACK_TIMEOUT_MS", "8000".to_owned()),
             ("READER__CACHE_BYTES", "1048576".to_owned()),

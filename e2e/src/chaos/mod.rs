@@ -15,6 +15,7 @@
 
 mod clients;
 mod cluster;
+mod hold;
 mod nemesis;
 mod plan;
 mod read;

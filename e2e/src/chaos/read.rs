@@ -20,6 +20,16 @@ pub(super) struct Session {
     /// One client at one reader: its views never go back.
     pub(super) session: Name,
     pub(super) api: Api,
+    /// The snapshot it reads at; without one it reads the present.
+    pub(super) held: Option<Held>,
+}
+
+/// A named snapshot that a client holds.
+#[derive(Debug, Clone)]
+pub(super) struct Held {
+    pub(super) name: Name,
+    /// The instant at which all its reads judge expiry.
+    pub(super) created: i64,
 }
 
 /// What a read may ask beside its keys.
@@ -35,13 +45,26 @@ pub struct AtLeast {
 pub(super) type Scanned = Vec<SeenRow>;
 
 impl Session {
-    /// One key.
-    pub(super) async fn get(&self, key: &Key, at_least: Option<&AtLeast>) {
-        let mut target = format!("/v1/kv/{}", escape_key(key.as_bytes()));
-        if let Some(min) = at_least {
-            target.push_str(&format!("?min_seq={}&wait={WAIT}", min.text));
+    /// What every target says besides its keys.
+    fn asked(&self, at_least: Option<&AtLeast>) -> String {
+        let snapshot = self.held.as_ref().map(|h| format!("&snapshot={}", h.name));
+        let least = at_least.map(|min| format!("&min_seq={}&wait={WAIT}", min.text));
+        [snapshot, least].into_iter().flatten().collect()
+    }
+
+    fn wanting(&self, query: Query, at_least: Option<&AtLeast>) -> Query {
+        let query = Query { snapshot: self.held.as_ref().map(|h| h.name.clone()), ..query };
+        match at_least {
+            Some(min) => query.at_least(min.seq),
+            None => query,
         }
-        let query = wanting(Query::keys([key.clone()]), at_least);
+    }
+
+    /// One key; the code of what it was answered instead, if it was not read.
+    pub(super) async fn get(&self, key: &Key, at_least: Option<&AtLeast>) -> Option<String> {
+        let target =
+            format!("/v1/kv/{}?{}", escape_key(key.as_bytes()), self.asked(at_least).trim_start_matches('&'));
+        let query = self.wanting(Query::keys([key.clone()]), at_least);
         let answer = self.recorded(query, self.api.whole(Method::GET, &target, Vec::new()), |plain| {
             let view_seq = number(plain, &VIEW_SEQ)?;
             let rows = match plain.status {
@@ -55,21 +78,20 @@ impl Session {
             };
             Some((rows, view_seq, false, None))
         });
-        let _seen = answer.await;
+        answer.await.err()
     }
 
     /// Several keys at once.
     pub(super) async fn mget(&self, keys: &[Key], at_least: Option<&AtLeast>) {
         let lines: Vec<String> = keys.iter().map(|k| json!({"key": k.to_string()}).to_string()).collect();
-        let min = at_least.map_or_else(String::new, |min| format!("?min_seq={}&wait={WAIT}", min.text));
-        let target = format!("/v1/mget{min}");
+        let target = format!("/v1/mget?{}", self.asked(at_least).trim_start_matches('&'));
         let call = self.api.whole(Method::POST, &target, lines.join("\n").into_bytes());
-        let query = wanting(Query::keys(keys.iter().cloned()), at_least);
+        let query = self.wanting(Query::keys(keys.iter().cloned()), at_least);
         let _seen = self.recorded(query, call, rows).await;
     }
 
-    /// A range, page by page; its rows, if it could be read to its end.
-    pub(super) async fn scan(&self, scan: Scan) -> Option<Scanned> {
+    /// A range, page by page; its rows, if it could be read to its end, or the code of what came instead.
+    pub(super) async fn scan(&self, scan: Scan) -> Result<Scanned, String> {
         let (mut start, mut end) = (scan.start.clone(), scan.end.clone());
         let mut all = Scanned::new();
         let mut page: Option<String> = None;
@@ -80,9 +102,7 @@ impl Session {
             let bound = |name: &str, key: &Key| format!("&{name}={}", escape_key(key.as_bytes()));
             target.push_str(&bound("start", &scan.start));
             scan.end.iter().for_each(|end| target.push_str(&bound("end", end)));
-            if let Some(min) = &scan.at_least {
-                target.push_str(&format!("&min_seq={}&wait={WAIT}", min.text));
-            }
+            target.push_str(&self.asked(scan.at_least.as_ref()));
             page.iter().for_each(|token| target.push_str(&format!("&page={token}")));
             let want = Want::Range {
                 start: start.clone(),
@@ -90,7 +110,7 @@ impl Session {
                 limit: Some(scan.limit),
                 reverse: scan.reverse,
             };
-            let mut query = wanting(Query::of(want), scan.at_least.as_ref());
+            let mut query = self.wanting(Query::of(want), scan.at_least.as_ref());
             let first = page.is_none();
             query.page = Some(Page { scan: scan.name.clone(), first, consistent: false });
             let call = self.api.whole(Method::GET, &target, Vec::new());
@@ -102,7 +122,7 @@ impl Session {
             all.extend(rows);
             page = next;
             if page.is_none() {
-                return Some(all);
+                return Ok(all);
             }
         }
     }
@@ -113,7 +133,7 @@ impl Session {
         query: Query,
         call: impl Future<Output = Result<Plain, CallError>>,
         read: impl FnOnce(&Plain) -> Option<(Vec<SeenRow>, u64, bool, Option<String>)>,
-    ) -> Option<(Vec<SeenRow>, Option<String>)> {
+    ) -> Result<(Vec<SeenRow>, Option<String>), String> {
         self.recorded_since(jiff::Timestamp::now().as_microsecond(), query, call, read).await
     }
 
@@ -124,22 +144,28 @@ impl Session {
         query: Query,
         call: impl Future<Output = Result<Plain, CallError>>,
         read: impl FnOnce(&Plain) -> Option<(Vec<SeenRow>, u64, bool, Option<String>)>,
-    ) -> Option<(Vec<SeenRow>, Option<String>)> {
-        let op = self.recorder.read_invoked(&self.client, None, Some(&self.session), query);
+    ) -> Result<(Vec<SeenRow>, Option<String>), String> {
+        // A snapshot's view is no newer than that of the session before it, and need not be.
+        let session = self.held.is_none().then_some(&self.session);
+        let op = self.recorder.read_invoked(&self.client, None, session, query);
         let answer = call.await;
-        let judged = Some(Span { from, to: jiff::Timestamp::now().as_microsecond() });
-        match answer {
+        let judged = match &self.held {
+            Some(held) => Span { from: held.created, to: held.created },
+            None => Span { from, to: jiff::Timestamp::now().as_microsecond() },
+        };
+        let code = match answer {
             Ok(plain) => match read(&plain) {
                 Some((rows, view_seq, more, next)) => {
-                    let answer = ReadAnswer { rows: rows.clone(), view_seq, more, judged };
+                    let answer = ReadAnswer { rows: rows.clone(), view_seq, more, judged: Some(judged) };
                     self.recorder.read_answered(op, answer);
-                    return Some((rows, next));
+                    return Ok((rows, next));
                 }
-                None => self.recorder.read_failed(op, &code(&plain)),
+                None => code(&plain),
             },
-            Err(e) => self.recorder.read_failed(op, &code_of(&e)),
-        }
-        None
+            Err(e) => code_of(&e),
+        };
+        self.recorder.read_failed(op, &code);
+        Err(code)
     }
 }
 
@@ -154,13 +180,6 @@ pub(super) struct Scan {
     pub(super) limit: u64,
     pub(super) reverse: bool,
     pub(super) at_least: Option<AtLeast>,
-}
-
-fn wanting(query: Query, at_least: Option<&AtLeast>) -> Query {
-    match at_least {
-        Some(min) => query.at_least(min.seq),
-        None => query,
-    }
 }
 
 fn number(plain: &Plain, name: &http::HeaderName) -> Option<u64> {

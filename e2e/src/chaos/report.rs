@@ -33,6 +33,8 @@ pub struct Report {
     pub failed_reads: BTreeMap<String, u64>,
     /// Epochs that writers went through.
     pub epochs: u64,
+    /// Snapshots that were taken, and read at every reader.
+    pub snapshots: u64,
     /// What the collectors deleted while it lasted, as far as known.
     pub collected: u64,
     /// What the proxies did.
@@ -62,6 +64,7 @@ impl Report {
             "refusals": self.refusals,
             "failed_reads": self.failed_reads,
             "epochs": self.epochs,
+            "snapshots": self.snapshots,
             "collected": self.collected,
             "proxies": {
                 "connections": self.proxied.connections,
@@ -88,7 +91,11 @@ impl fmt::Display for Report {
         for (code, n) in &self.refusals {
             writeln!(f, "  {n:>6}  {code}")?;
         }
-        writeln!(f, "log: {} records; {} objects collected", c.records, self.collected)?;
+        writeln!(
+            f,
+            "log: {} records; {} objects collected; {} snapshots taken",
+            c.records, self.collected, self.snapshots
+        )?;
         writeln!(f, "reads judged: {} with {} rows; failed:", c.reads, c.rows)?;
         for (code, n) in &self.failed_reads {
             writeln!(f, "  {n:>6}  {code}")?;

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 
 use super::clients::{Reading, Shared, Writing, outcome};
 use super::cluster::{ChaosCluster, Tuning};
+use super::hold::Holding;
 use super::nemesis::Nemesis;
 use super::plan::Plan;
 use super::read::{AtLeast, Scan, Session};
@@ -30,6 +31,9 @@ const VERIFY: Duration = Duration::from_secs(300);
 
 /// Changes of a page when the whole log is read.
 const LOG_PAGE: usize = 1_000;
+
+/// Clients that hold snapshots.
+const HOLDING: usize = 2;
 
 /// How often readers are asked which view they hold.
 const LOOK: Duration = Duration::from_millis(300);
@@ -118,6 +122,7 @@ pub async fn run(chaos: &Chaos) -> Report {
         refusals: tally.refusals,
         failed_reads: tally.failed_reads,
         epochs: tally.epochs.len() as u64,
+        snapshots: tally.snapshots,
         collected,
         proxied: cluster.proxied(),
         violations,
@@ -195,6 +200,7 @@ async fn status_sum(cluster: &ChaosCluster, role: Role, field: &str) -> u64 {
 struct Load {
     shared: Shared,
     clients: JoinSet<()>,
+    holding: JoinSet<Result<(), String>>,
     consumers: JoinSet<Result<(), String>>,
     stop_consumers: Arc<AtomicBool>,
     /// What each consumer has been told.
@@ -220,6 +226,10 @@ impl Load {
         for n in 0..chaos.reading {
             clients.spawn(Reading::new(shared.clone(), n, rng.fork(200 + n as u64)).run());
         }
+        let mut holding = JoinSet::new();
+        for n in 0..HOLDING {
+            holding.spawn(Holding::new(shared.clone(), n, rng.fork(400 + n as u64)).run());
+        }
         for (name, api) in shared.readers.clone() {
             clients.spawn(look(name, api, shared.clone()));
         }
@@ -242,7 +252,7 @@ impl Load {
             };
             consumers.spawn(consumer.run());
         }
-        Self { shared, clients, consumers, stop_consumers, told }
+        Self { shared, clients, holding, consumers, stop_consumers, told }
     }
 
     /// Lets the clients end, looks at everything once more, and reads the log.
@@ -253,6 +263,9 @@ impl Load {
     ) -> Vec<isle_history::Record> {
         self.shared.stop.store(true, Ordering::SeqCst);
         while self.clients.join_next().await.is_some() {}
+        while let Some(ended) = self.holding.join_next().await {
+            violations.extend(ended.unwrap().err());
+        }
         let last = match self.last_write().await {
             Some(last) => last,
             None => {
@@ -333,7 +346,7 @@ impl Load {
                 reverse,
                 at_least: Some(last.clone()),
             };
-            if let Some(rows) = session.scan(scan).await {
+            if let Ok(rows) = session.scan(scan).await {
                 return Some(rows.len());
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
@@ -401,6 +414,7 @@ struct Tally {
     refusals: BTreeMap<String, u64>,
     failed_reads: BTreeMap<String, u64>,
     epochs: BTreeSet<u64>,
+    snapshots: u64,
 }
 
 impl Tally {
@@ -414,6 +428,7 @@ impl Tally {
                 Event::WriteAnswered { outcome: WriteOutcome::Acknowledged { epoch, .. }, .. } => {
                     tally.epochs.insert(*epoch);
                 }
+                Event::SnapshotTaken { .. } => tally.snapshots += 1,
                 Event::ReadFailed { code, .. } => {
                     *tally.failed_reads.entry(code.clone()).or_default() += 1;
                 }

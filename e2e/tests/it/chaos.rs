@@ -26,6 +26,7 @@ fn a_cluster_under_every_kind_of_fault_keeps_its_promises() {
     assert!(number("/counts/acknowledged") >= 300, "{report:#}");
     assert!(number("/counts/reads") >= 300, "{report:#}");
     assert!(number("/counts/deliveries") >= 1_000, "{report:#}");
+    assert!(number("/snapshots") >= 5, "{report:#}");
 }
 
 #[test]
