@@ -14,18 +14,13 @@ use crate::snapshots::{Admitted, Point};
 impl Pipeline {
     /// What the next edit, whose newest segment is `newest`, does to snapshots; and whether somebody is left whom only
     /// a look at the head decides.
-    ///
-    /// No snapshot is taken at an earlier instant than one that is there, or than the newest write: of two that hold
-    /// one number the later sees no more than the earlier. Nor at one before the expiry floor, which the edit would be
-    /// refused for: rows that expired later are gone.
     pub(super) fn admit_asks(&mut self, newest: Option<&LogEntry>) -> (Vec<Change>, Vec<Admitted>, bool) {
         let m = &self.current.manifest;
         let (last_seq, last_time) =
             newest.map_or((m.last_seq, m.last_write_time), |e| (e.last_seq, e.last_time));
-        let latest = m.snapshots.values().map(|s| s.created).chain(m.expiry_floor).fold(last_time, Ord::max);
         let mut point = Point {
             last_seq,
-            now: self.engine.db.env.clock.now().max(latest),
+            now: m.snapshot_instant(self.engine.db.env.clock.now().max(last_time)),
             epoch: self.term.epoch,
             snapshots: m.snapshots.clone(),
             limit: self.engine.settings.max_snapshots,

@@ -332,6 +332,15 @@ impl Manifest {
         self.default_ttl_us.map(|us| Duration::from_micros(us.unsigned_abs()))
     }
 
+    /// The instant of a snapshot that is taken at `now`, by a clock that may be behind: no earlier than one that is there,
+    /// than the newest write, or than the expiry floor. Of two that hold one number the later sees no more than the
+    /// earlier, and of one before the floor rows are gone.
+    #[must_use]
+    pub fn snapshot_instant(&self, now: Timestamp) -> Timestamp {
+        let there = self.snapshots.values().map(|s| s.created);
+        there.chain(self.expiry_floor).fold(now.max(self.last_write_time), Ord::max)
+    }
+
     /// The first sequence number a tailer can still deliver.
     #[must_use]
     pub fn earliest_seq(&self) -> SeqNo {
