@@ -79,10 +79,9 @@ pub(super) async fn take(tailer: &Tailer, at_most: Duration) -> Result<Held, Tai
     Err(refused)
 }
 
-/// A snapshot of the present. It is taken at no earlier instant than one that is there, or than the newest write: of two
-/// that hold one number the later sees no more than the earlier.
+/// A snapshot of the present.
 fn present(m: &Manifest, now: Timestamp, lasting: Duration) -> Snapshot {
-    let created = m.snapshots.values().map(|s| s.created).fold(now.max(m.last_write_time), Ord::max);
+    let created = m.snapshot_instant(now);
     Snapshot {
         seq: m.last_seq,
         created,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use isle_storage::coordination::observe;
 use isle_storage::database::Database;
 use isle_storage::ids::{JobId, SeqNo, Timestamp};
-use isle_storage::manifest::{Change, Manifest, Snapshot, TableEntry};
+use isle_storage::manifest::{Change, JudgedExpiry, Manifest, Snapshot, TableEntry};
 use isle_storage::merge::{Held, Rewrite};
 use isle_storage::object::StoreErrorKind;
 use isle_storage::row::{Row, RowRef, Value, ValueRef};
@@ -149,6 +149,7 @@ async fn merge_and_delete(db: &Database) {
             planned_mode: m.compaction.clone(),
             dropped: rewrite.dropped(),
             judged: newest,
+            expiry: Some(JudgedExpiry::new(rewrite.expired_by(), &held)),
         };
         // Refused where a snapshot was taken meanwhile that it may harm; then it was for nothing.
         let before = m.version;
