@@ -15,8 +15,8 @@ pub mod check;
 pub mod checkpoint;
 pub mod edit;
 mod entry;
-pub mod group;
 pub mod expiry;
+pub mod group;
 pub mod judge;
 mod retention;
 pub mod staged;
@@ -26,8 +26,8 @@ pub mod text;
 pub use crate::range::KeyRange;
 pub use check::Violation;
 pub use edit::{Author, Change, Edit, EditError};
-pub use group::{GroupCursor, Lag, MaxLag};
 pub use expiry::{Held, JudgedExpiry};
+pub use group::{GroupCursor, Lag, MaxLag};
 pub use staged::{Pause, StagedMerge, StagedPart};
 pub use state::{
     CheckpointRef, CompactionMode, EpochStart, Expiring, Head, JobClaim, Key, LogEntry, LogTail, Manifest,

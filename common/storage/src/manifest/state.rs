@@ -28,8 +28,8 @@ use crate::names::ObjectPath;
 use crate::row::BlobId;
 
 pub use super::entry::{Expiring, Key, LogEntry, LogTail, Run, TableEntry};
-pub use super::group::{GroupCursor, MaxLag};
 use super::expiry::EXPIRY_FEATURE;
+pub use super::group::{GroupCursor, MaxLag};
 use super::staged::{PARTS_FEATURE, PAUSE_FEATURE, Pause, StagedMerge};
 
 /// Version of the manifest's own format.
