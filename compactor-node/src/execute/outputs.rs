@@ -99,8 +99,9 @@ impl<'a> Outputs<'a> {
         Ok(())
     }
 
-    /// Every upload is done.
+    /// Every upload is done; no further table comes.
     pub(super) async fn uploaded(&mut self) -> Result<(), JobError> {
+        self.open = None;
         while let Some(done) = self.uploads.join_next().await {
             done.map_err(|e| JobError::Internal(e.to_string()))??;
         }

@@ -11,8 +11,9 @@
 //! buffer itself and only nine bytes are made anew. Opening such a block slices, it does not copy.
 //!
 //! # Data that does not compress
-//! Compressing costs more than everything else a writer does to a block. So a sample from the block's middle is
-//! tried first, and where several blocks in a row gave nothing, most of the following ones are not even sampled.
+//! Compressing costs more than everything else a writer does to a block. So, unless the block before gained, a sample from
+//! the block's middle is tried first, and where several blocks in a row gave nothing, most of the following ones are not
+//! even sampled.
 //!
 //! # Hostile input
 //! The checksum is verified first. The declared length is held against [`MAX_BLOCK_RAW`], and for LZ4 against what the
@@ -21,6 +22,7 @@
 
 use bytes::Bytes;
 
+use super::codec::{self, Compressor};
 use super::{Compression, Crc, FormatError};
 
 /// Most raw bytes in one block: the largest inline value with its key and head fits several times over. A block that
@@ -47,8 +49,6 @@ const PROBE_EVERY: u32 = 16;
 
 /// LZ4 cannot expand a payload by more than this factor.
 const LZ4_MAX_RATIO: usize = 255;
-
-const ZSTD_LEVEL: i32 = 3;
 
 const RAW: u8 = 0;
 const LZ4: u8 = 1;
@@ -109,7 +109,9 @@ impl Sealed {
 /// Seals the blocks of one object, remembering how well they compress.
 pub struct Sealer {
     compression: Compression,
-    zstd: Option<zstd::bulk::Compressor<'static>>,
+    compressor: Compressor,
+    /// Whether the newest block that was tried gained.
+    gaining: bool,
     fruitless: u32,
     skipped: u32,
 }
@@ -127,7 +129,13 @@ impl Sealer {
     /// A sealer for one object.
     #[must_use]
     pub fn new(compression: Compression) -> Self {
-        Self { compression, zstd: None, fruitless: 0, skipped: 0 }
+        Self {
+            compression,
+            compressor: Compressor::new(compression),
+            gaining: false,
+            fruitless: 0,
+            skipped: 0,
+        }
     }
 
     /// What was asked for.
@@ -141,8 +149,9 @@ impl Sealer {
     #[must_use]
     pub fn seal(&mut self, raw: &Bytes) -> Sealed {
         debug_assert!(raw.len() <= MAX_BLOCK_RAW, "a block of {} bytes", raw.len());
+        let how = self.how();
         match self.shrink(raw) {
-            Some(payload) => Sealed::new(payload.into(), self.how(), raw.len()),
+            Some(payload) => Sealed::new(Bytes::copy_from_slice(payload), how, raw.len()),
             None => Sealed::new(raw.clone(), RAW, raw.len()),
         }
     }
@@ -151,16 +160,9 @@ impl Sealer {
     pub fn seal_to(&mut self, raw: &[u8], out: &mut Vec<u8>) -> usize {
         debug_assert!(raw.len() <= MAX_BLOCK_RAW, "a block of {} bytes", raw.len());
         let start = out.len();
-        let how = match self.shrink(raw) {
-            Some(payload) => {
-                out.extend_from_slice(&payload);
-                self.how()
-            }
-            None => {
-                out.extend_from_slice(raw);
-                RAW
-            }
-        };
+        let how = self.how();
+        let (payload, how) = self.shrink(raw).map_or((raw, RAW), |payload| (payload, how));
+        out.extend_from_slice(payload);
         out.push(how);
         out.extend_from_slice(&(raw.len() as u32).to_le_bytes());
         let crc = Crc::of(&out[start..]).value();
@@ -177,13 +179,15 @@ impl Sealer {
     }
 
     /// The compressed form, where it is worth having.
-    fn shrink(&mut self, raw: &[u8]) -> Option<Vec<u8>> {
+    fn shrink(&mut self, raw: &[u8]) -> Option<&[u8]> {
         if self.compression == Compression::None || raw.is_empty() || self.passes_over() {
             return None;
         }
-        let shrunk = if self.sample_gains(raw) { self.compress(raw) } else { None };
-        let gained = shrunk.filter(|c| gains(raw.len(), c.len()));
-        self.fruitless = if gained.is_some() { 0 } else { self.fruitless.saturating_add(1) };
+        let promising = self.gaining || self.sample_gains(raw);
+        let gained = if promising { self.compressor.compress(raw) } else { None };
+        let gained = gained.filter(|c| gains(raw.len(), c.len()));
+        self.gaining = gained.is_some();
+        self.fruitless = if self.gaining { 0 } else { self.fruitless.saturating_add(1) };
         gained
     }
 
@@ -200,20 +204,7 @@ impl Sealer {
             return true;
         }
         let middle = (raw.len() - SAMPLE) / 2;
-        self.compress(&raw[middle..middle + SAMPLE]).is_some_and(|c| gains(SAMPLE, c.len()))
-    }
-
-    fn compress(&mut self, raw: &[u8]) -> Option<Vec<u8>> {
-        match self.compression {
-            Compression::None => None,
-            Compression::Lz4 => Some(lz4_flex::block::compress(raw)),
-            Compression::Zstd => {
-                if self.zstd.is_none() {
-                    self.zstd = zstd::bulk::Compressor::new(ZSTD_LEVEL).ok();
-                }
-                self.zstd.as_mut()?.compress(raw).ok()
-            }
-        }
+        self.compressor.compress(&raw[middle..middle + SAMPLE]).is_some_and(|c| gains(SAMPLE, c.len()))
     }
 }
 
@@ -297,22 +288,11 @@ fn open_lz4(what: &'static str, payload: &[u8], raw_len: usize) -> Result<Bytes,
             format!("{} bytes cannot expand to {raw_len}", payload.len()),
         ));
     }
-    let mut raw = vec![0; raw_len];
-    match lz4_flex::block::decompress_into(payload, &mut raw) {
-        Ok(n) if n == raw_len => Ok(raw.into()),
-        Ok(n) => Err(FormatError::damaged(what, format!("{n} bytes where {raw_len} were declared"))),
-        Err(e) => Err(FormatError::damaged(what, format!("LZ4: {e}"))),
-    }
+    codec::expand_lz4(payload, raw_len).map(Bytes::from).map_err(|why| FormatError::damaged(what, why))
 }
 
 fn open_zstd(what: &'static str, payload: &[u8], raw_len: usize) -> Result<Bytes, FormatError> {
-    match zstd::bulk::decompress(payload, raw_len) {
-        Ok(raw) if raw.len() == raw_len => Ok(raw.into()),
-        Ok(raw) => {
-            Err(FormatError::damaged(what, format!("{} bytes where {raw_len} were declared", raw.len())))
-        }
-        Err(e) => Err(FormatError::damaged(what, format!("zstd: {e}"))),
-    }
+    codec::expand_zstd(payload, raw_len).map(Bytes::from).map_err(|why| FormatError::damaged(what, why))
 }
 
 #[cfg(test)]
@@ -362,6 +342,22 @@ mod tests {
                     let mut direct = b"before".to_vec();
                     assert_eq!(Sealer::new(kind).seal_to(&raw, &mut direct), stored.len());
                     assert_eq!(direct[6..], stored);
+                }
+            }
+        }
+    }
+
+    /// What a sealer keeps from block to block is never seen in the next one, whatever came before it.
+    #[test]
+    fn one_sealer_seals_blocks_of_every_size_in_any_order() {
+        for kind in KINDS {
+            let mut sealer = Sealer::new(kind);
+            for n in [100_000, 1, 0, SAMPLE_FROM, 70_000, 100, SAMPLE, 300_000, 5] {
+                for raw in [text(n), noise(n), text(n / 2)] {
+                    let mut out = Vec::new();
+                    sealer.seal_to(&raw, &mut out);
+                    assert_eq!(open("test", &out.into()).unwrap(), raw, "{n}");
+                    assert_eq!(open("test", &whole(&sealer.seal(&raw))).unwrap(), raw, "{n}");
                 }
             }
         }

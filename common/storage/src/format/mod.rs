@@ -15,11 +15,13 @@
 //! | [`varint`] | unsigned integers of one to ten bytes, one encoding each |
 //! | [`checksum`] | CRC32C over pieces, joined without reading anything twice |
 //! | [`block`] | [`Sealer`] and [`open`]: a block's compression and checksum |
+//! | `codec` | the compression libraries, and what they keep from block to block |
 //! | [`section`] | [`SectionWriter`] and [`Sections`]: metadata an older reader may skip or must refuse |
 //! | [`preamble`] | magic and version |
 
 pub mod block;
 pub mod checksum;
+mod codec;
 pub mod preamble;
 pub mod read;
 pub mod section;

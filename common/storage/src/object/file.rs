@@ -5,7 +5,7 @@
 //!   create  stage ─▶ fsync file ─▶ hard link to the name  ─▶ fsync folder ─▶ Ok
 //!                                  └ exists: fsync folder ─▶ AlreadyExists
 //!   copy    hard link to staging ─▶ rename over the name  ─▶ fsync folder ─▶ Ok (another bucket's file, by reference)
-//!   parts   stage an empty file ─▶ write each at its place ─▶ complete: as put does from its fsync on
+//!   parts   stage an empty file ─▶ write each at its place, fsync ─▶ complete: as put does from its fsync on
 //! ```
 //! Rename and hard link are atomic, between processes too: an object appears whole or not at all, and a link has one
 //! winner. A file that several buckets name is never written to again, since every write goes to a staged file of its
@@ -28,9 +28,8 @@ mod layout;
 mod walk;
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -134,7 +133,7 @@ fn read_all(file: &Path) -> io::Result<Bytes> {
 
 /// The asked bytes, or the file's length if it is too short for them.
 fn read_range(file: &Path, range: &Range<u64>) -> io::Result<Result<Bytes, u64>> {
-    let file = File::open(file)?;
+    let mut file = File::open(file)?;
     let meta = file.metadata()?;
     if meta.is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());
@@ -143,8 +142,13 @@ fn read_range(file: &Path, range: &Range<u64>) -> io::Result<Result<Bytes, u64>>
     if range.end > len {
         return Ok(Err(len));
     }
-    let mut bytes = vec![0; (range.end - range.start) as usize];
-    file.read_exact_at(&mut bytes, range.start)?;
+    let asked = range.end - range.start;
+    // Read to its end, and not filled: that would have the memory cleared first.
+    let mut bytes = Vec::with_capacity(asked as usize);
+    file.seek(SeekFrom::Start(range.start))?;
+    if (file.take(asked).read_to_end(&mut bytes)? as u64) < asked {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
     Ok(Ok(bytes.into()))
 }
 
