@@ -139,10 +139,17 @@ pub async fn outlived(db: &Database, job: JobId, bounds: &Bounds) -> Result<bool
         return Ok(false);
     }
     let first = db.load().await?.manifest.jobs.get(&job).cloned();
+    let mut told = false;
     loop {
         // Asking ends a claim that has stood still long enough.
         if !db.coordination.job_is_claimed(job).await? {
             return Ok(true);
+        }
+        if !told {
+            let holder = first.as_ref().map(|claim| claim.node.as_str()).unwrap_or_default();
+            let seconds = db.coordination.silence_left(job).map_or(0, |left| left.as_secs());
+            tracing::info!(%job, holder, at_most_seconds = seconds, "waiting until its holder is heard of, or counts as dead");
+            told = true;
         }
         if db.load().await?.manifest.jobs.get(&job) != first.as_ref() {
             return Ok(false);

@@ -400,6 +400,13 @@ pub trait Coordination: Send + Sync + fmt::Debug {
     /// Whether a job's claim stands.
     async fn job_is_claimed(&self, job: JobId) -> Result<bool, CoordinationError>;
 
+    /// How long somebody who has been told that `job` is claimed has to wait, at most, until its holder counts as dead,
+    /// unless it is heard of before; `None` where that is not known, or not decided by waiting.
+    fn silence_left(&self, job: JobId) -> Option<Duration> {
+        let _ = job;
+        None
+    }
+
     /// Holds `version`: what it names is not deleted while the lease lives, which renews itself. Refused where the
     /// collector's floor has passed it. A holder that is cut off for too long loses its pin; what it then reads is
     /// still right or gone, never wrong, since names are never used twice.

@@ -132,6 +132,9 @@ pub struct JobClaim {
     pub node: String,
     /// Changes with every renewal, so that a watcher can measure silence on its own clock.
     pub beat: u64,
+    /// The version whose edit brought this beat, so that the store's clock tells how old it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Version>,
 }
 
 /// Where one epoch's own segments begin. The list of them decides which path through the log is the committed one:

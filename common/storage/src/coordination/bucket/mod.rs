@@ -352,6 +352,10 @@ impl Coordination for BucketCoordination {
         jobs::is_claimed(&self.inner, job).await
     }
 
+    fn silence_left(&self, job: JobId) -> Option<Duration> {
+        self.inner.silence_left(job)
+    }
+
     async fn pin(&self, version: Version, _node: &NodeInfo) -> Result<PinAttempt, CoordinationError> {
         pins::pin(&self.inner, version).await
     }

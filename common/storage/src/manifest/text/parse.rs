@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Span;
 use super::line::{Line, json};
-use crate::ids::{DatabaseId, Lineage, RunId, SeqNo, Timestamp};
+use crate::ids::{DatabaseId, Lineage, RunId, SeqNo, Timestamp, Version};
 use crate::manifest::staged::{Pause, StagedMerge, StagedPart};
 use crate::manifest::state::{
     CompactionMode, EpochStart, Expiring, GroupCursor, JobClaim, LogEntry, LogTail, Manifest, Retired, Run,
@@ -73,7 +73,11 @@ fn take(m: &mut Manifest, line: &str) -> Result<(), String> {
         "retired" => m.retired.push(Arc::new(retired(&mut l)?)),
         "job" => {
             let id = l.value("job")?;
-            let claim = JobClaim { node: json("node", l.need("node")?)?, beat: l.field("beat")? };
+            let claim = JobClaim {
+                node: json("node", l.need("node")?)?,
+                beat: l.field("beat")?,
+                at: l.optional("at")?.map(Version),
+            };
             m.jobs.insert(id, claim);
         }
         "group" => {

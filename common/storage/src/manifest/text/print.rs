@@ -103,7 +103,8 @@ pub(super) fn manifest(m: &Manifest) -> String {
     m.snapshots.iter().for_each(|(name, s)| snapshot(&mut out, name, s));
     m.retired.iter().for_each(|r| retired(&mut out, r));
     for (id, claim) in &m.jobs {
-        out.word("job").word(id).field("node", quoted(&claim.node)).field("beat", claim.beat).end(&nothing);
+        out.word("job").word(id).field("node", quoted(&claim.node)).field("beat", claim.beat);
+        out.some("at", claim.at).end(&nothing);
     }
     for (name, cursor) in &m.groups {
         out.word("group").word(quoted(name)).field("seq", cursor.seq);

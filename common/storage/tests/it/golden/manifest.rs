@@ -76,7 +76,7 @@ fn histories() -> Vec<Vec<Change>> {
         max_lag: Default::default(),
         extra: [("lag".to_owned(), json!(3))].into(),
     };
-    let claim = JobClaim { node: "compactor \"a\"".to_owned(), beat: 4 };
+    let claim = JobClaim { node: "compactor \"a\"".to_owned(), beat: 4, at: None };
     let fifo = CompactionMode::Fifo { retention_us: 86_400_000_000, retention_count: 12 };
     let windows = CompactionMode::TimeWindow {
         segment_us: 3_600_000_000,

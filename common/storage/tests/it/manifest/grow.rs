@@ -327,9 +327,14 @@ impl Grower {
         match self.m.jobs.get(&job).cloned() {
             Some(_) if self.one_in(2) => vec![Change::EndJob { job }],
             Some(c) => {
-                vec![Change::ClaimJob { job, claim: JobClaim { beat: c.beat + 1, ..c } }]
+                vec![Change::ClaimJob {
+                    job,
+                    claim: JobClaim { beat: c.beat + 1, at: Some(self.m.version.next()), ..c },
+                }]
             }
-            None => vec![Change::ClaimJob { job, claim: JobClaim { node: "a node".into(), beat: 0 } }],
+            None => {
+                vec![Change::ClaimJob { job, claim: JobClaim { node: "a node".into(), beat: 0, at: None } }]
+            }
         }
     }
 

@@ -56,8 +56,10 @@ fn a_mode_that_would_delete_everything_is_refused() {
 
 #[test]
 fn a_job_is_claimed_by_one_node_until_its_claim_ends() {
-    let claim =
-        |node: &str, beat| Change::ClaimJob { job: JobId(7), claim: JobClaim { node: node.into(), beat } };
+    let claim = |node: &str, beat| Change::ClaimJob {
+        job: JobId(7),
+        claim: JobClaim { node: node.into(), beat, at: None },
+    };
     let m = after(&after(&genesis(), claim("a", 1)), claim("a", 2));
     assert_eq!(m.jobs[&JobId(7)].beat, 2);
     assert_refused(&m, claim("b", 3), "is claimed by a");
