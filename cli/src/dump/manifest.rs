@@ -8,8 +8,10 @@ use isle_storage::database::Database;
 use isle_storage::environment::Environment;
 use isle_storage::manifest::{Manifest, checkpoint as format, text};
 use isle_storage::names;
+use isle_storage::recognise::Content;
 
 use super::print::Printer;
+use super::record::{self, printable};
 use super::{Object, open_store, path_of};
 use crate::args::{HowToDump, Place};
 use crate::output::{self, Failure};
@@ -19,12 +21,17 @@ pub(super) async fn dump(reference: Option<&str>, how: &HowToDump) -> Result<(),
         return print(&newest(&how.place).await?, how.json);
     };
     let object = Object::fetch(reference, how, path_of).await?;
-    let file = object.name.rsplit('/').next().unwrap_or_default();
-    if names::parse_checkpoint(&format!("manifest/{file}")).is_some() {
+    object.must_be(|c| matches!(c, Content::Checkpoint | Content::Sealed(_)))?;
+    let of_checkpoint = object.content() == Some(Content::Checkpoint);
+    if of_checkpoint || names::parse_checkpoint(&in_manifest(&object)).is_some() {
         return checkpoint(&object, how);
     }
-    // Edits, epochs, lineages and folds are text as they lie there; checksums are `isle verify`'s business.
-    output::write(&object.bytes)
+    record::dump(&object, how)
+}
+
+/// The path that an object's file name would have in the folder `manifest/`.
+pub(super) fn in_manifest(object: &Object) -> String {
+    format!("manifest/{}", object.name.rsplit('/').next().unwrap_or_default())
 }
 
 /// A checkpoint: the manifest it holds; of a damaged one, its JSON as far as it goes.
@@ -32,7 +39,12 @@ pub(super) fn checkpoint(object: &Object, how: &HowToDump) -> Result<(), Failure
     let (json, damage) = format::salvage(&object.bytes);
     match serde_json::from_slice::<Manifest>(&json) {
         Ok(manifest) => print(&manifest, how.json)?,
-        Err(_) => output::write(&json)?,
+        Err(_) => {
+            let mut part = Printer::new(object, how);
+            let text = printable(&json);
+            part.fact("part", &text, &text)?;
+            part.end()?;
+        }
     }
     let mut out = Printer::new(object, how);
     damage.iter().try_for_each(|d| out.damage(d))?;

@@ -5,6 +5,7 @@ mod blob;
 mod log;
 mod manifest;
 mod print;
+mod record;
 mod table;
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use bytes::Bytes;
 use isle_storage::environment::Environment;
 use isle_storage::names::ObjectPath;
 use isle_storage::object::{self, Bucket, Credentials, StoreSettings};
+use isle_storage::recognise::{self, Content};
 
 use crate::args::{Dump, DumpArgs, HowToDump, Place};
 use crate::output::Failure;
@@ -21,15 +23,25 @@ pub(crate) async fn dump(args: DumpArgs) -> Result<(), Failure> {
     match args.what {
         Dump::Manifest { reference, how } => manifest::dump(reference.as_deref(), &how).await,
         Dump::Checkpoint { reference, how } => {
-            manifest::checkpoint(&Object::fetch(&reference, &how, path_of).await?, &how)
+            let object = Object::fetch(&reference, &how, path_of).await?;
+            object.must_be(|c| *c == Content::Checkpoint)?;
+            manifest::checkpoint(&object, &how)
         }
         Dump::Table { reference, how } => {
-            table::dump(&Object::fetch(&reference, &how, table::path).await?, &how)
+            let object = Object::fetch(&reference, &how, table::path).await?;
+            object.must_be(|c| *c == Content::Table)?;
+            table::dump(&object, &how)
         }
         Dump::Blob { reference, how } => {
-            blob::dump(&Object::fetch(&reference, &how, blob::path).await?, &how)
+            let object = Object::fetch(&reference, &how, blob::path).await?;
+            object.must_be(|c| *c == Content::Blob)?;
+            blob::dump(&object, &how)
         }
-        Dump::Log { reference, how } => log::dump(&Object::fetch(&reference, &how, log::path).await?, &how),
+        Dump::Log { reference, how } => {
+            let object = Object::fetch(&reference, &how, log::path).await?;
+            object.must_be(|c| *c == Content::Log)?;
+            log::dump(&object, &how)
+        }
     }
 }
 
@@ -59,6 +71,29 @@ impl Object {
         let bytes =
             bucket.get(&path).await.map_err(|e| Failure::new(format!("{}/{path}: {e}", bucket.url())))?;
         Ok(Self { name: path.to_string(), bytes })
+    }
+
+    /// What it is: by its bytes, or, where they are damaged, by its folder.
+    fn content(&self) -> Option<Content<'_>> {
+        recognise::content(&self.bytes).or_else(|| match self.name.split_once('/')?.0 {
+            "table" => Some(Content::Table),
+            "log" => Some(Content::Log),
+            "blob" => Some(Content::Blob),
+            _ => None,
+        })
+    }
+
+    /// Refuses an object that is certainly of another kind than the one asked for.
+    fn must_be(&self, wanted: impl Fn(&Content<'_>) -> bool) -> Result<(), Failure> {
+        let Some(other) = self.content().filter(|c| !wanted(c)) else { return Ok(()) };
+        let command = match other {
+            Content::Table => "table",
+            Content::Log => "log",
+            Content::Blob => "blob",
+            Content::Checkpoint | Content::Sealed(_) => "manifest",
+        };
+        let (name, kind) = (&self.name, other.named());
+        Err(Failure::usage(format!("{name} is {kind}: `isle dump {command} {name}` shows it")))
     }
 }
 

@@ -117,6 +117,64 @@ async fn of_a_damaged_object_everything_else_is_shown_and_the_place_is_named() {
     assert!(damaged.stdout.starts_with(&whole.stdout), "the manifest itself is whole");
 }
 
+/// Edits, folds, epochs and lineages are text, and are checked all the same; nothing binary reaches a terminal.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_beside_the_checkpoints_are_checked_too() {
+    let cluster = made().await;
+    for kind in ["edit", "fold", "epoch", "lineage"] {
+        let starts = format!("{kind}-");
+        let file =
+            cluster.objects("manifest").into_iter().rfind(|f| file_name(f).starts_with(&starts)).unwrap();
+        let reference = file.to_str().unwrap();
+        let whole = std::fs::read(&file).unwrap();
+        let output = dump(&cluster, &["manifest", reference]).await;
+        assert_eq!(output.status.code(), Some(0), "{kind}: {}", text(&output.stderr));
+        assert_eq!(output.stdout, whole, "{kind}");
+        let output = dump(&cluster, &["manifest", reference, "--json"]).await;
+        let value: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(value[kind].is_object(), "{value}");
+        let mut flipped = whole.clone();
+        flipped[whole.len() / 2] ^= 0x80;
+        let longer = [&whole[..], b"\x1b[2J"].concat();
+        for bad in [&flipped[..], &longer, &whole[..whole.len() / 2], b""] {
+            std::fs::write(&file, bad).unwrap();
+            let shown = dump(&cluster, &["manifest", reference]).await;
+            assert_eq!(shown.status.code(), Some(1), "{kind}: {}", text(&shown.stdout));
+            assert!(text(&shown.stdout).contains("DAMAGE at="), "{kind}: {}", text(&shown.stdout));
+            assert!(!shown.stdout.contains(&0x1b));
+            let json = dump(&cluster, &["manifest", reference, "--json"]).await;
+            assert_eq!(json.status.code(), Some(1), "{kind}");
+            let lines = text(&json.stdout);
+            let values: Vec<Value> = lines.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+            assert!(values.iter().any(|v| v["damage"].is_object()), "{lines}");
+        }
+        std::fs::write(&file, &whole).unwrap();
+    }
+}
+
+/// What a file is tells its content: a checkpoint that was copied elsewhere is one, and a table is no blob file.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_object_is_known_by_its_content() {
+    let cluster = made().await;
+    let dir = tempfile::tempdir().unwrap();
+    let copy = dir.path().join("evidence");
+    let mut manifests = cluster.objects("manifest").into_iter();
+    let checkpoint = manifests.rfind(|f| file_name(f).starts_with("checkpoint-")).expect("a fold was due");
+    std::fs::copy(&checkpoint, &copy).unwrap();
+    let shown = dump(&cluster, &["manifest", copy.to_str().unwrap()]).await;
+    assert!(text(&shown.stdout).starts_with("manifest format="), "{}", text(&shown.stderr));
+    let table = cluster.objects("table").pop().unwrap();
+    std::fs::copy(&table, &copy).unwrap();
+    for what in ["manifest", "checkpoint", "blob", "log"] {
+        for reference in [copy.to_str().unwrap(), table.to_str().unwrap()] {
+            let output = dump(&cluster, &[what, reference]).await;
+            let said = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(2), "{what}: {said}");
+            assert!(said.contains("is a table") && output.stdout.is_empty(), "{what}: {said}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_there_is_named() {
     let cluster = made().await;

@@ -49,7 +49,7 @@ pub const CHUNK_BYTES: u64 = 64 << 10;
 /// Bytes of a chunk's checksum.
 const CRC_BYTES: u64 = 4;
 
-const PREAMBLE: Preamble = Preamble { what: "blob file", magic: *b"ISLB", version: 1 };
+pub(crate) const PREAMBLE: Preamble = Preamble { what: "blob file", magic: *b"ISLB", version: 1 };
 
 /// Where the first value of a file lies.
 const FIRST: u64 = preamble::LEN as u64;

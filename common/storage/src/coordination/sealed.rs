@@ -12,9 +12,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::CoordinationError;
+use crate::format::{Damage, FormatError};
 
 /// Version of the envelope.
 const VERSION: &str = "1";
+
+/// No first line is longer.
+const LONGEST_LINE: usize = 64;
 
 /// Wraps a value.
 ///
@@ -56,6 +60,29 @@ pub fn open<T: DeserializeOwned>(kind: &str, name: &str, bytes: &[u8]) -> Result
     serde_json::from_slice(json).map_err(|e| damaged(e.to_string()))
 }
 
+/// The kind that the first line names, if it is that of a sealed object.
+#[must_use]
+pub fn kind(bytes: &[u8]) -> Option<&str> {
+    let end = bytes.iter().take(LONGEST_LINE).position(|b| *b == b'\n')?;
+    let line = std::str::from_utf8(&bytes[..end]).ok()?;
+    line.strip_prefix("isle-")?.split(' ').next().filter(|kind| !kind.is_empty())
+}
+
+/// What comes after the first line (everything, where there is none), and what is wrong with the object as one of `kind`,
+/// if anything is.
+#[must_use]
+pub fn salvage<'a>(kind: &str, bytes: &'a [u8]) -> (&'a [u8], Option<Damage>) {
+    let start = bytes.iter().take(LONGEST_LINE).position(|b| *b == b'\n').map_or(0, |end| end + 1);
+    let error = match open::<serde_json::Value>(kind, "it", bytes) {
+        Ok(_) => return (&bytes[start..], None),
+        Err(CoordinationError::Damaged(why)) => why,
+        Err(e) => e.to_string(),
+    };
+    let why = error.strip_prefix("it is damaged: ").unwrap_or(&error);
+    let damage = Damage { range: 0..bytes.len() as u64, error: FormatError::damaged("sealed record", why) };
+    (&bytes[start..], Some(damage))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,6 +99,21 @@ mod tests {
         }
         for cut in 0..sealed.len() {
             assert!(open::<Vec<i32>>("thing", "t", &sealed[..cut]).is_err(), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_salvage_shows_what_is_there_and_says_what_is_wrong() {
+        let sealed = seal("thing", &vec![1, 2, 3]).unwrap();
+        assert_eq!(kind(&sealed), Some("thing"));
+        assert_eq!(salvage("thing", &sealed), (b"[1,2,3]\n".as_slice(), None));
+        assert!(salvage("other", &sealed).1.is_some());
+        let (mut flipped, mut longer) = (sealed.to_vec(), sealed.to_vec());
+        *flipped.last_mut().unwrap() ^= 1;
+        longer.push(b'x');
+        for bad in [flipped.as_slice(), &longer, &sealed[..sealed.len() - 2], b"", b"\xff\xfe"] {
+            let (_, damage) = salvage("thing", bad);
+            assert_eq!(damage.unwrap().range, 0..bad.len() as u64);
         }
     }
 }

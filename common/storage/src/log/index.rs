@@ -27,7 +27,7 @@ use crate::format::{Crc, FormatError, Preamble, Reader, SectionWriter, Sections,
 use crate::ids::{SeqNo, Timestamp};
 
 /// Magic and version of log objects.
-pub(super) const PREAMBLE: Preamble = Preamble { what: "log object", magic: *b"ISLL", version: 1 };
+pub(crate) const PREAMBLE: Preamble = Preamble { what: "log object", magic: *b"ISLL", version: 1 };
 
 /// Length of the fixed part at the end.
 pub(super) const FOOTER_LEN: usize = 8 + 4 + preamble::LEN;

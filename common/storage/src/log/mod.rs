@@ -44,6 +44,7 @@ pub use batch::{Batch, Push, SealedBatch};
 pub use block::RawBlock;
 pub use decode::{decode, decode_as, decode_block, describe};
 pub use encode::{encode_chunk, encode_segment};
+pub(crate) use index::PREAMBLE;
 pub use salvage::Salvage;
 
 /// The self-describing header of a log object.

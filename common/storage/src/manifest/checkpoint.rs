@@ -20,7 +20,7 @@ use crate::format::{Compression, Crc, Damage, FormatError, Preamble, Reader, Sea
 
 const WHAT: &str = "checkpoint";
 
-const PREAMBLE: Preamble = Preamble { what: WHAT, magic: *b"ISLM", version: 1 };
+pub(crate) const PREAMBLE: Preamble = Preamble { what: WHAT, magic: *b"ISLM", version: 1 };
 
 /// JSON bytes in one block.
 const BLOCK: usize = 1024 * 1024;

@@ -160,6 +160,11 @@ pub(super) struct Extent {
     pub(super) len: u64,
 }
 
+/// Whether the last bytes are those of a table.
+pub(crate) fn ends_like_a_table(object: &[u8]) -> bool {
+    object.last_chunk::<PREAMBLE_LEN>().is_some_and(|end| end.starts_with(&PREAMBLE.magic))
+}
+
 pub(super) fn read_footer(end: &[u8]) -> Result<Extent, FormatError> {
     let Some(footer) = end.last_chunk::<FOOTER_LEN>() else {
         return Err(FormatError::damaged(PREAMBLE.what, format!("{} bytes cannot hold it", end.len())));

@@ -48,6 +48,7 @@ pub use audit::TableAudit;
 pub use block::{Block, Lookup, LookupRef};
 pub use builder::{EncodedTable, TableBuilder};
 pub use cursor::BlockCursor;
+pub(crate) use meta::ends_like_a_table;
 pub use meta::{FOOTER_LEN, TableMeta, meta_offset};
 pub use properties::Properties;
 pub use salvage::Salvage;
