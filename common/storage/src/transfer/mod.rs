@@ -62,7 +62,7 @@ pub use clone::{Begin, Cloned, clone_database};
 pub use parcel::{Content, Item, parcel};
 pub use prune::{Keep, PrunePlan, plan_prune, prune};
 pub use record::{BackedUp, BackupRecord, Checked, backups, read_manifest, verify};
-pub use restore::{Place, Restored, restore};
+pub use restore::{Place, Restored, restore, unfinished};
 
 use crate::coordination::CoordinationError;
 use crate::names::ObjectPath;

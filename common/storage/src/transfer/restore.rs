@@ -16,7 +16,7 @@ use crate::environment::Environment;
 use crate::ids::{CommitId, DatabaseId, Lineage};
 use crate::manifest::{Manifest, check};
 use crate::names;
-use crate::object::Bucket;
+use crate::object::{Bucket, StoreError};
 
 const KIND: &str = "restore";
 
@@ -52,6 +52,22 @@ impl std::fmt::Display for Origin {
             Self::Snapshot(Some(name)) => write!(f, "an unfinished clone at snapshot {name:?}"),
             Self::Snapshot(None) => write!(f, "an unfinished clone"),
         }
+    }
+}
+
+/// What an unfinished restore, or clone, has left in `bucket`, in words, where there is one.
+///
+/// # Errors
+/// The store's.
+pub async fn unfinished(bucket: &dyn Bucket) -> Result<Option<String>, StoreError> {
+    let path = names::restore_mark();
+    match bucket.get(&path).await {
+        Ok(bytes) => Ok(Some(match sealed::open::<Mark>(KIND, path.as_str(), &bytes) {
+            Ok(mark) => mark.of.to_string(),
+            Err(e) => format!("an unfinished restore or clone ({e})"),
+        })),
+        Err(e) if e.is_not_found() => Ok(None),
+        Err(e) => Err(e),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The folder `manifest/`: every object in it decodes, says what its name says, and fits the others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
@@ -23,11 +23,21 @@ pub(super) struct ManifestFolder {
     /// The checkpoint the head names.
     pub(super) head_checkpoint: Option<CheckpointRef>,
     lineages: BTreeMap<u64, LineageObject>,
+    /// Whether a lineage object is there that cannot be read: then nothing is said of what it might have named.
+    unreadable_lineages: bool,
+    /// The numbers of all lineage objects and fold records that are there.
+    numbers: Numbers,
     epochs: BTreeMap<Epoch, EpochObject>,
     folds: BTreeMap<u64, inspect::Fold>,
     /// Checkpoints by version, with their lineage.
     checkpoints: Vec<(Version, Lineage, String)>,
     seen: u64,
+}
+
+#[derive(Debug, Default)]
+struct Numbers {
+    lineages: BTreeSet<u64>,
+    folds: BTreeSet<u64>,
 }
 
 /// What an object of this folder is, by its name.
@@ -69,9 +79,14 @@ impl ManifestFolder {
         self.seen
     }
 
-    /// Whether the bucket has ever held this lineage.
+    /// Whether the bucket has ever held this lineage, as far as the lineage objects can be read.
     pub(super) fn knows(&self, lineage: Lineage) -> bool {
-        self.lineages.values().any(|l| l.lineage == lineage)
+        self.unreadable_lineages || self.lineages.values().any(|l| l.lineage == lineage)
+    }
+
+    /// Whether there is an epoch object of this lineage.
+    pub(super) fn knows_epochs_of(&self, lineage: Lineage) -> bool {
+        self.epochs.values().any(|e| e.lineage == lineage)
     }
 
     /// Takes an object the listing shows.
@@ -93,9 +108,10 @@ impl ManifestFolder {
                 return;
             }
         };
-        match self.decode(kind, &path, &bytes, report) {
-            Ok(()) => {}
-            Err(what) => report.damaged(path.as_str(), what),
+        let of_lineage = matches!(kind, Kind::Lineage(_));
+        if let Err(what) = self.decode(kind, &path, &bytes, report) {
+            self.unreadable_lineages |= of_lineage;
+            report.damaged(path.as_str(), said_of(&path, what));
         }
     }
 
@@ -111,6 +127,7 @@ impl ManifestFolder {
         report.counts.records_of_coordination += u64::from(!matches!(kind, Kind::Checkpoint(_)));
         match kind {
             Kind::Lineage(number) => {
+                self.numbers.lineages.insert(number);
                 let found: LineageObject = sealed::open("lineage", path.as_str(), bytes).map_err(text)?;
                 if found.number != number {
                     return other(&format!("number {}", found.number));
@@ -125,6 +142,7 @@ impl ManifestFolder {
                 self.epochs.insert(epoch, found);
             }
             Kind::Fold(number) => {
+                self.numbers.folds.insert(number);
                 self.folds.insert(number, inspect::fold(number, bytes).map_err(text)?);
             }
             Kind::Edit(version) => inspect::edit(version, bytes).map_err(text)?,
@@ -159,10 +177,10 @@ impl ManifestFolder {
 
     /// Holds the objects against each other and against the manifest.
     pub(super) fn judge(&self, identity: Option<&Identity>, manifest: &Manifest, report: &mut Report) {
-        dense("lineage objects", self.lineages.keys().copied(), report);
-        dense("fold records", self.folds.keys().copied(), report);
+        dense("lineage objects", self.numbers.lineages.iter().copied(), report);
+        dense("fold records", self.numbers.folds.iter().copied(), report);
         let newest = self.lineages.last_key_value().map(|(_, l)| l.lineage);
-        if newest != Some(manifest.lineage) {
+        if newest != Some(manifest.lineage) && !self.unreadable_lineages {
             let newest = newest.map_or("none".to_owned(), |l| l.to_string());
             let what = format!(
                 "the manifest is of lineage {}, the newest lineage object names {newest}: the coordination service \
@@ -222,6 +240,14 @@ fn gone(kind: &Kind, path: &ObjectPath, report: &mut Report) {
             report.damaged(path.as_str(), "it was listed, and is gone: nobody ever deletes such an object");
         }
         _ => report.counts.collected_meanwhile += 1,
+    }
+}
+
+/// A message about an object without the object's name at its beginning, which stands before it anyway.
+fn said_of(path: &ObjectPath, what: String) -> String {
+    match what.strip_prefix(path.as_str()) {
+        Some(rest) => format!("it {}", rest.trim_start_matches([':', ' '])),
+        None => what,
     }
 }
 

@@ -10,7 +10,8 @@
 //!  5  every table                     checksum, every block and row; properties and bounds true; every key asked of
 //!                                     the filter and of the index; runs disjoint inside and ordered between
 //!  6  what is retired and still there decodes by itself
-//!  7  a second look                   at a newer manifest: what had gone because it was collected is no damage
+//!  7  a second look                   at a newer manifest: what had gone because it was collected is no damage; and at
+//!                                     what loads and recovers start from
 //! ```
 //! It goes on after damage and lists all of it. It only reads.
 //!
@@ -33,6 +34,7 @@ mod logs;
 mod names_in;
 pub mod report;
 mod source;
+mod starts;
 mod tables;
 
 use std::sync::Arc;
@@ -43,6 +45,7 @@ use crate::coordination::Coordination;
 use crate::coordination::identity::Identity;
 use crate::manifest::{Manifest, check};
 use crate::object::Bucket;
+use crate::transfer;
 
 pub use report::{Damage, Listed, Owner, Report};
 
@@ -67,6 +70,9 @@ pub enum VerifyError {
     /// There is no database there, or it is another one.
     #[error("{0}")]
     WrongPlace(String),
+    /// A restore or a clone has not come to its end: there is no database yet.
+    #[error("{0}")]
+    Unfinished(String),
     /// The store or the coordination service does not answer.
     #[error("{0}")]
     Unavailable(String),
@@ -93,6 +99,16 @@ pub async fn verify(
     name: &str,
     progress: &dyn Progress,
 ) -> Result<Report, VerifyError> {
+    match transfer::unfinished(bucket.as_ref()).await {
+        Ok(None) => {}
+        Ok(Some(what)) => {
+            return Err(VerifyError::Unfinished(format!(
+                "{} holds {what}: run it again, and it goes on where it stopped",
+                bucket.url()
+            )));
+        }
+        Err(e) => return Err(VerifyError::Unavailable(e.to_string())),
+    }
     let mut report = Report { store: bucket.url(), ..Report::default() };
     let identity = source::identity(bucket.as_ref(), name, &mut report).await?;
     let found = source::manifest(bucket.as_ref(), &from, identity.as_ref(), &mut report).await?;
@@ -225,6 +241,8 @@ impl<'a> Walk<'a> {
         let names = now.as_deref().map(Names::of);
         if let Some(now) = &now {
             self.folder.judge_heights(self.from, now, &mut self.report);
+            let known = self.folder.knows_epochs_of(now.lineage);
+            starts::judge(self.fetch.bucket, now, known, &mut self.report).await?;
         }
         for object in std::mem::take(&mut self.gone) {
             if names.as_ref().is_none_or(|n| n.is_live(&object)) {

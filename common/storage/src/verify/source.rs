@@ -82,7 +82,7 @@ pub(super) async fn manifest(
     identity: Option<&Identity>,
     report: &mut Report,
 ) -> Result<Found, VerifyError> {
-    let From::Coordination(coordination) = from else { return in_bucket(bucket, identity).await };
+    let From::Coordination(coordination) = from else { return in_bucket(bucket, identity, report).await };
     if let Some(other) = identity.map(|i| i.backend).filter(|b| *b != coordination.backend()) {
         let why = format!(
             "the database in {} is coordinated by {other}, not by {}",
@@ -105,15 +105,54 @@ pub(super) async fn manifest(
             | CoordinationError::Refused(_)
             | CoordinationError::WrongDatabase(_)),
         ) => Err(VerifyError::WrongPlace(e.to_string())),
+        Err(CoordinationError::NotFound(_)) if identity.is_some() => {
+            report.damaged(
+                "",
+                format!(
+                    "coordination_lost: isle.json is here, and {} has no head of this database: the coordination \
+                     service was wiped, or its address or root is wrong. Start no writer; mend the setting, or stop \
+                     every role and run `isle recover`",
+                    coordination.describe()
+                ),
+            );
+            in_bucket(bucket, identity, report).await
+        }
         Err(e) => {
             report.damaged("", format!("the head cannot be loaded: {e}"));
-            in_bucket(bucket, identity).await
+            in_bucket(bucket, identity, report).await
         }
     }
 }
 
 /// The newest checkpoint that can be read and is of the newest lineage, and in the bucket form the edits after it.
-async fn in_bucket(bucket: &dyn Bucket, identity: Option<&Identity>) -> Result<Found, VerifyError> {
+async fn in_bucket(
+    bucket: &dyn Bucket,
+    identity: Option<&Identity>,
+    report: &mut Report,
+) -> Result<Found, VerifyError> {
+    let mut last = None;
+    loop {
+        let (found, gap) = walk_bucket(bucket, identity).await?;
+        // A fold may have deleted the edits since they were listed: the next look then starts at its checkpoint.
+        if gap.is_some() && gap != last {
+            last = gap;
+            continue;
+        }
+        if let Some((missing, listed)) = gap {
+            let (missing, listed) = (names::edit(missing), names::edit(listed));
+            let what = format!(
+                "it is missing, though {listed} is there: nothing that was committed from it on is known"
+            );
+            report.damaged(missing.as_str(), what);
+        }
+        return Ok(found);
+    }
+}
+
+/// An edit that is missing, and the newest one that was listed.
+type Gap = Option<(Version, Version)>;
+
+async fn walk_bucket(bucket: &dyn Bucket, identity: Option<&Identity>) -> Result<(Found, Gap), VerifyError> {
     let (mut checkpoints, mut newest_edit) = (Vec::new(), Version::ZERO);
     let mut listing = bucket.list("manifest");
     while let Some(object) = listing.try_next().await.map_err(|e| unavailable(&e))? {
@@ -131,13 +170,13 @@ async fn in_bucket(bucket: &dyn Bucket, identity: Option<&Identity>) -> Result<F
         let edits = newest_edit > Version::ZERO && identity.is_none_or(|i| i.backend == Backend::Bucket);
         let described = format!("{path} of version {}", manifest.version);
         return if edits {
-            replay(bucket, manifest, described).await
+            replay(bucket, manifest, described, newest_edit).await
         } else {
-            Ok(Found::offline(manifest, described))
+            Ok((Found::offline(manifest, described), None))
         };
     }
     let described = "no checkpoint that can be read describes the database".to_owned();
-    Ok(Found { manifest: None, checkpoint: None, described })
+    Ok((Found { manifest: None, checkpoint: None, described }, None))
 }
 
 impl Found {
@@ -165,12 +204,22 @@ async fn read_checkpoint(bucket: &dyn Bucket, path: &str) -> Result<Option<Manif
     }
 }
 
-async fn replay(bucket: &dyn Bucket, from: Manifest, described: String) -> Result<Found, VerifyError> {
-    let (mut manifest, mut count) = (from, 0);
+/// `listed`: the newest edit that a listing has shown.
+async fn replay(
+    bucket: &dyn Bucket,
+    from: Manifest,
+    described: String,
+    listed: Version,
+) -> Result<(Found, Gap), VerifyError> {
+    let (mut manifest, mut count, mut gap) = (from, 0, None);
     loop {
-        let bytes = match bucket.get(&names::edit(manifest.version.next())).await {
+        let next = names::edit(manifest.version.next());
+        let bytes = match bucket.get(&next).await {
             Ok(bytes) => bytes,
-            Err(e) if e.is_not_found() => break,
+            Err(e) if e.is_not_found() => {
+                gap = (manifest.version < listed).then(|| (manifest.version.next(), listed));
+                break;
+            }
             Err(e) => return Err(unavailable(&e)),
         };
         // A damaged one is reported when the folder is walked; beyond it nothing is known.
@@ -178,7 +227,7 @@ async fn replay(bucket: &dyn Bucket, from: Manifest, described: String) -> Resul
         manifest = next;
         count += 1;
     }
-    Ok(Found::offline(manifest, format!("{described}, and {count} edits after it")))
+    Ok((Found::offline(manifest, format!("{described}, and {count} edits after it")), gap))
 }
 
 /// Who is alive, asked once for each maker.
@@ -209,13 +258,17 @@ impl<'a> Owners<'a> {
                 if current || *epoch > m.epoch { Owner::Alive } else { Owner::Dead }
             }
             (Some(m), Maker::Job(job)) => match self.from {
-                From::Coordination(coordination) => match coordination.job_is_claimed(*job).await {
-                    Ok(true) => Owner::Alive,
-                    Ok(false) => Owner::Dead,
-                    Err(_) => Owner::Unknown,
-                },
-                From::Bucket if m.jobs.contains_key(job) => Owner::Alive,
-                From::Bucket => Owner::Dead,
+                // In the bucket form the claims stand in the manifest; asking would end one that has fallen silent,
+                // and verify changes nothing.
+                From::Coordination(coordination) if coordination.backend() != Backend::Bucket => {
+                    match coordination.job_is_claimed(*job).await {
+                        Ok(true) => Owner::Alive,
+                        Ok(false) => Owner::Dead,
+                        Err(_) => Owner::Unknown,
+                    }
+                }
+                _ if m.jobs.contains_key(job) => Owner::Alive,
+                _ => Owner::Dead,
             },
         };
         self.known.insert(*maker, state);

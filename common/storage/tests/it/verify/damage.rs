@@ -1,6 +1,7 @@
 //! Bytes that are wrong, objects that are gone.
 
 use isle_storage::verify::{From, Report, VerifyError};
+use isle_testkit::scribe::Entry;
 
 use super::scene::Scene;
 
@@ -120,5 +121,49 @@ async fn all_damage_is_listed_and_not_only_the_first() {
     let report = scene.verify(scene.live()).await;
     for object in &hurt {
         assert!(report.damage.first.iter().any(|d| d.object == *object), "{object} is not named");
+    }
+}
+
+/// What only a load or a recover would miss.
+#[tokio::test]
+async fn what_loads_and_recovers_start_from_is_missed() {
+    let mut scene = Scene::new().await;
+    for n in 0..3 {
+        scene.scribe.append(&[Entry::put(format!("late/{n}"), "v")]).await;
+    }
+    let objects = scene.objects().await;
+    let of = |kind: &str| objects.iter().filter(|o| o.contains(kind)).cloned().collect::<Vec<String>>();
+    let (checkpoints, edits, epochs) = (of("checkpoint-"), of("edit-"), of("epoch-"));
+    let newest: Vec<&String> = checkpoints.iter().rev().take(2).collect();
+    let start = isle_storage::names::parse_checkpoint(newest[0]).unwrap();
+    let after: Vec<&String> =
+        edits.iter().filter(|e| isle_storage::names::parse_edit(e).unwrap() > start).collect();
+    assert!(after.len() > 1, "{edits:?}");
+    for object in [newest[0], newest[1], epochs.last().unwrap(), after[0]] {
+        let good = scene.get(object).await;
+        scene.delete(object).await;
+        let found = scene.verify(From::Bucket).await;
+        assert!(found.damage.first.iter().any(|d| d.object == *object), "{object}: {:?}", found.damage);
+        assert!(!scene.verify(scene.live()).await.is_clean(), "{object}");
+        scene.put(object, &good).await;
+    }
+    assert!(scene.verify(From::Bucket).await.is_clean());
+}
+
+/// One damaged object is one finding, and its name stands there once.
+#[tokio::test]
+async fn one_damaged_record_is_said_once() {
+    let scene = Scene::new().await;
+    for kind in ["lineage-", "fold-", "epoch-"] {
+        let object = scene.objects().await.into_iter().find(|o| o.contains(kind)).unwrap();
+        let good = scene.get(&object).await;
+        let mut bad = good.clone();
+        *bad.last_mut().unwrap() ^= 1;
+        scene.put(&object, &bad).await;
+        let found = scene.verify(From::Bucket).await;
+        assert_eq!(found.damage.total, 1, "{:?}", found.damage);
+        let said = found.damage.first[0].to_string();
+        assert_eq!(said.matches(&object).count(), 1, "{said}");
+        scene.put(&object, &good).await;
     }
 }

@@ -5,7 +5,12 @@ mod lies;
 mod live;
 mod scene;
 
+use std::sync::Arc;
+
+use isle_storage::object::Bucket;
 use isle_storage::verify::{From, Owner, VerifyError, verify};
+use isle_testkit::embedded::Embedded;
+use isle_testkit::scribe::{Entry, Scribe};
 use scene::*;
 
 #[tokio::test]
@@ -57,4 +62,21 @@ async fn the_wrong_place_is_no_damage() {
     let scene = Scene::new().await;
     let refused = verify(&scene.bucket(), From::Bucket, "other", &()).await;
     assert!(matches!(&refused, Err(VerifyError::WrongPlace(why)) if why.contains("default")), "{refused:?}");
+}
+
+/// A wiped coordination service is no invitation to begin anew.
+#[tokio::test]
+async fn a_lost_head_is_called_lost() {
+    let e = Embedded::new().await;
+    let mut scribe = Scribe::take_over(&e.db).await;
+    scribe.append(&[Entry::put("key".to_owned(), "value".to_owned())]).await;
+    let bucket: Arc<dyn Bucket> = e.bucket.clone();
+    assert!(
+        verify(&bucket, From::Coordination(e.coordination.clone()), "default", &()).await.unwrap().is_clean()
+    );
+    e.coordination.wipe();
+    let found = verify(&bucket, From::Coordination(e.coordination.clone()), "default", &()).await.unwrap();
+    let said = found.damage.first[0].to_string();
+    assert!(said.contains("coordination_lost") && said.contains("isle recover"), "{said}");
+    assert!(!said.contains("start a writer"), "{said}");
 }
