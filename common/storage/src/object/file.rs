@@ -12,19 +12,21 @@
 //! own, and a delete takes away one name. Staged bytes lie in `.isle-staging/`, which no listing shows.
 //!
 //! Crash cases:
-//! - before the link or rename: a staged file is left; the next opening removes it once it is an hour old.
+//! - before the link or rename: a staged file is left; the next process that writes removes it (`file/staging.rs`).
 //! - between link and fsync of the folder: the object may or may not be there afterwards; nobody was told it is.
 //! - the *loser* of a create fsyncs the folder too before it answers, so that nobody builds on an object which a
 //!   power cut takes back. For the same reason a repeated create after a failed fsync cannot succeed by mistake.
 //! - a folder made by another process that died before its fsync: each process fsyncs the whole chain from the root
 //!   the first time it writes into a folder.
 //!
-//! The root is made when the bucket is opened and never again: when it disappears later (an unmounted disk),
-//! operations fail as passing failures instead of starting an empty database beside the real one. Calls run on
-//! tokio's blocking threads, so any number of fsyncs run in parallel.
+//! The root is made by the first write, where it was missing when the bucket was opened, and never again: when it
+//! disappears later (an unmounted disk), operations fail as passing failures instead of starting an empty database
+//! beside the real one. Who only reads makes nothing. Calls run on tokio's blocking threads, so any number of fsyncs run
+//! in parallel.
 
 mod disk;
 mod layout;
+mod staging;
 mod walk;
 
 use std::fs::File;
@@ -55,7 +57,7 @@ pub struct FileBucket {
 }
 
 impl FileBucket {
-    /// Opens the directory, making it (not its parents) if need be, and removes what crashes have left in staging.
+    /// Opens the directory, which the first write makes (not its parents) if need be.
     ///
     /// # Errors
     /// [`OpenError::Missing`] if its parent does not exist, [`OpenError::Denied`] if it may not be used.

@@ -6,23 +6,15 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
 use super::disk::Disk;
-use super::modified;
+use super::staging::{Claimed, STAGING};
 use crate::ids::Timestamp;
 use crate::names::ObjectPath;
 use crate::object::Body;
-
-/// Folder of files that have no name yet.
-pub(super) const STAGING: &str = ".isle-staging";
-
-/// Age after which a staged file counts as left by a crash. A live one that is removed by mistake costs its writer a
-/// retry, nothing more.
-const ABANDONED: Duration = Duration::from_secs(3600);
 
 /// Whether an object of that name may be replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,29 +30,59 @@ pub(super) struct Layout {
     /// Tells this bucket's staged files from another process's.
     nonce: u64,
     staged: AtomicU64,
+    /// When the bucket was opened.
+    opened: Timestamp,
+    /// This process's part of the staging folder, once it has staged something.
+    claimed: Mutex<Option<Claimed>>,
+    /// Whether the root was missing when the bucket was opened, and nobody has been seen to make it since.
+    unmade: AtomicBool,
     /// Folders this process has made durable from the root down.
     durable: Mutex<HashSet<PathBuf>>,
 }
 
 impl Layout {
     pub(super) fn open(root: &Path, nonce: u64, now: Timestamp, disk: Box<dyn Disk>) -> io::Result<Self> {
-        make_folder(root)?;
-        if let Some(parent) = root.parent() {
-            // Not being allowed to read the parent is no reason to refuse: the root was there before us.
-            match disk.sync_folder(parent) {
-                Err(e) if e.kind() != ErrorKind::PermissionDenied => return Err(e),
-                _ => {}
-            }
+        let unmade = match fs::metadata(root) {
+            Ok(meta) if meta.is_dir() => false,
+            Ok(_) => return Err(ErrorKind::NotADirectory.into()),
+            Err(e) if e.kind() == ErrorKind::NotFound => true,
+            Err(e) => return Err(e),
+        };
+        if unmade && !root.parent().is_some_and(Path::is_dir) {
+            return Err(ErrorKind::NotFound.into());
         }
-        let layout = Self {
+        if !unmade && let Some(parent) = root.parent() {
+            sync_parent(disk.as_ref(), parent)?;
+        }
+        Ok(Self {
             root: root.to_path_buf(),
             disk,
             nonce,
             staged: AtomicU64::new(0),
+            opened: now,
+            claimed: Mutex::default(),
+            unmade: AtomicBool::new(unmade),
             durable: Mutex::default(),
-        };
-        layout.clear_abandoned(now);
-        Ok(layout)
+        })
+    }
+
+    /// Whether there is no root and never was one.
+    pub(super) fn is_unmade(&self) -> bool {
+        let unmade = self.unmade.load(Ordering::SeqCst) && !self.root.is_dir();
+        self.unmade.store(unmade, Ordering::SeqCst);
+        unmade
+    }
+
+    /// Makes the root before the first write.
+    fn make_root(&self) -> io::Result<()> {
+        if self.is_unmade() {
+            make_folder(&self.root)?;
+            if let Some(parent) = self.root.parent() {
+                sync_parent(self.disk.as_ref(), parent)?;
+            }
+            self.unmade.store(false, Ordering::SeqCst);
+        }
+        Ok(())
     }
 
     pub(super) fn root(&self) -> &Path {
@@ -80,6 +102,10 @@ impl Layout {
 
     /// Nothing is found below a root that is gone, which must not be read as "there is no such object".
     pub(super) fn explain(&self, error: io::Error) -> io::Error {
+        if error.kind() == ErrorKind::NotFound && self.is_unmade() {
+            let message = format!("there is no directory {}", self.root.display());
+            return io::Error::new(ErrorKind::NotFound, message);
+        }
         if error.kind() == ErrorKind::NotFound && !self.root.is_dir() {
             let message = format!("the store's directory {} is gone", self.root.display());
             return io::Error::other(message);
@@ -109,6 +135,7 @@ impl Layout {
 
     /// A second name of `source` in staging.
     fn stage_link(&self, source: &Path) -> io::Result<Option<PathBuf>> {
+        self.claim_staging()?;
         let staged = self.staged_path(&self.next_staged());
         let linked = match self.disk.link(source, &staged) {
             Err(e) if e.kind() == ErrorKind::NotFound && source.is_file() => {
@@ -161,8 +188,21 @@ impl Layout {
         Ok(path)
     }
 
+    /// Takes this process's part of the staging folder, once.
+    fn claim_staging(&self) -> io::Result<()> {
+        let mut claimed = self.claimed.lock();
+        if claimed.is_none() {
+            self.make_root()?;
+            let folder = self.root.join(STAGING);
+            make_folder(&folder)?;
+            *claimed = Some(Claimed::new(&folder, self.nonce, self.opened)?);
+        }
+        Ok(())
+    }
+
     /// A new, empty file without a name.
     fn stage_new(&self) -> io::Result<(String, PathBuf, File)> {
+        self.claim_staging()?;
         let id = self.next_staged();
         let path = self.staged_path(&id);
         let file = match new_file(&path) {
@@ -226,6 +266,7 @@ impl Layout {
         if self.durable.lock().contains(folder) {
             return Ok(());
         }
+        self.make_root()?;
         if let (true, Some(parent)) = (folder != self.root, folder.parent()) {
             self.make_durable(parent)?;
             make_folder(folder)?;
@@ -234,17 +275,14 @@ impl Layout {
         self.durable.lock().insert(folder.to_path_buf());
         Ok(())
     }
+}
 
-    /// Removes staged files that no living writer can be working on. Failing to is no reason not to open.
-    fn clear_abandoned(&self, now: Timestamp) {
-        let Ok(entries) = fs::read_dir(self.root.join(STAGING)) else { return };
-        let horizon = now.minus(ABANDONED);
-        for entry in entries.flatten() {
-            let old = entry.metadata().and_then(|m| modified(&m)).is_ok_and(|at| at < horizon);
-            if old && fs::remove_file(entry.path()).is_ok() {
-                tracing::debug!(file = %entry.path().display(), "removed a staged file left by a crash");
-            }
-        }
+/// Makes the root's own name durable. Not being allowed to read its parent is no reason to refuse: then it was there
+/// before us.
+fn sync_parent(disk: &dyn Disk, parent: &Path) -> io::Result<()> {
+    match disk.sync_folder(parent) {
+        Err(e) if e.kind() != ErrorKind::PermissionDenied => Err(e),
+        _ => Ok(()),
     }
 }
 

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::disk::{Disk, RealDisk};
-use super::layout::{Layout, Publish, STAGING};
+use super::layout::{Layout, Publish};
+use super::staging::STAGING;
 use crate::ids::Timestamp;
 use crate::object::Body;
 
@@ -66,6 +67,7 @@ struct Fixture {
 fn fixture() -> Fixture {
     let dir = tempfile::tempdir().unwrap();
     let disk = RecordingDisk::default();
+    std::fs::create_dir(dir.path().join("db")).unwrap();
     let layout = Layout::open(&dir.path().join("db"), 7, Timestamp(0), Box::new(disk.clone())).unwrap();
     disk.taken();
     Fixture { dir, disk, layout }
@@ -81,8 +83,15 @@ impl Fixture {
     }
 
     fn staged(&self) -> usize {
-        std::fs::read_dir(self.layout.root().join(STAGING)).unwrap().count()
+        staged_in(self.layout.root()).len()
     }
+}
+
+/// The staged files, without locks.
+fn staged_in(root: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(root.join(STAGING)).into_iter().flatten();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| !name.ends_with(".lock")).collect()
 }
 
 /// Local files not fsynced before the acknowledgement: the file, then its name, then its folder, then Ok; and the
@@ -227,9 +236,54 @@ fn staged_files_of_a_crash_are_removed_once_old_and_young_ones_kept() {
     std::fs::write(&leftover, b"torn").unwrap();
     let written = super::modified(&std::fs::metadata(&leftover).unwrap()).unwrap();
     let minute = std::time::Duration::from_secs(60);
-    Layout::open(f.layout.root(), 8, written.plus(minute), Box::new(RealDisk)).unwrap();
+    let opened = |nonce, at| Layout::open(f.layout.root(), nonce, at, Box::new(RealDisk)).unwrap();
+    opened(8, written.plus(minute)).stage_empty().unwrap();
     assert!(leftover.exists(), "another process may be writing it");
-    Layout::open(f.layout.root(), 9, written.plus(minute * 61), Box::new(RealDisk)).unwrap();
+    let late = opened(9, written.plus(minute * 61));
+    assert!(leftover.exists(), "who does not write clears nothing");
+    late.stage_empty().unwrap();
     assert!(!leftover.exists());
     drop(f.dir);
+}
+
+/// A killed process's staged files go with the next process that writes, however young they are; a living one's stay.
+#[test]
+fn staged_files_of_dead_processes_are_removed_and_those_of_living_ones_are_not() {
+    let f = fixture();
+    let open = |nonce| Layout::open(f.layout.root(), nonce, Timestamp(0), Box::new(RealDisk)).unwrap();
+    let (living, dead) = (open(0xa), open(0xb));
+    let kept = living.stage_empty().unwrap();
+    let lost = dead.stage_empty().unwrap();
+    // Its lock ends with it, and its files do not.
+    let lock = f.layout.root().join(STAGING).join("000000000000000b.lock");
+    drop(dead);
+    std::fs::write(f.layout.root().join(STAGING).join(&lost), b"torn").unwrap();
+    std::fs::write(&lock, b"").unwrap();
+    let next = open(0xc);
+    assert_eq!(staged_in(f.layout.root()).len(), 2);
+    let own = next.stage_empty().unwrap();
+    let mut left = staged_in(f.layout.root());
+    left.sort();
+    assert_eq!(left, [kept, own]);
+    assert!(!lock.exists());
+    // What was given up goes when its process ends in order.
+    drop((living, next));
+    assert_eq!(std::fs::read_dir(f.layout.root().join(STAGING)).unwrap().count(), 0);
+}
+
+/// Who only reads makes no directory, and the first write makes it once.
+#[test]
+fn only_a_write_makes_the_root() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("db");
+    let open = || Layout::open(&root, 7, Timestamp(0), Box::new(RealDisk)).unwrap();
+    let layout = open();
+    let none = layout.explain(io::ErrorKind::NotFound.into());
+    assert_eq!(none.kind(), io::ErrorKind::NotFound);
+    assert!(none.to_string().contains("there is no directory") && !root.exists());
+    layout.write(&root.join("log/x"), &Body::from(vec![1]), Publish::Replace).unwrap();
+    std::fs::remove_dir_all(&root).unwrap();
+    assert!(layout.write(&root.join("log/y"), &Body::from(vec![1]), Publish::Replace).is_err());
+    assert!(!root.exists(), "a root that has gone is never made anew");
+    assert!(Layout::open(&root.join("deeper"), 7, Timestamp(0), Box::new(RealDisk)).is_err());
 }

@@ -9,8 +9,9 @@ use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 use tokio::sync::mpsc;
 
-use super::layout::{Layout, STAGING};
+use super::layout::Layout;
 use super::modified;
+use super::staging::STAGING;
 use crate::object::{ObjectMeta, StoreError, StoreErrorKind};
 
 /// Objects in one batch.
@@ -64,7 +65,7 @@ impl Walk<'_> {
             let entries = match fs::read_dir(&at) {
                 // A folder nobody has written to yet, or one removed meanwhile; but the root must be there.
                 Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-                    if self.layout.root().is_dir() {
+                    if self.layout.root().is_dir() || self.layout.is_unmade() {
                         continue;
                     }
                     return Err(ErrorKind::NotFound.into());
