@@ -312,7 +312,7 @@ pub mod duration {
 
     /// As people write it.
     pub fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&humantime::format_duration(*duration))
+        serializer.serialize_str(&crate::wire::duration::format(*duration))
     }
 
     /// From text with a unit, or whole seconds.

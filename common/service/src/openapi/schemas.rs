@@ -92,7 +92,7 @@ pub(super) fn all() -> Value {
         })),
         "Job": object(&["job"], json!({ "job": text("id of the job") })),
         "DefaultTtl": object(&["ttl"], json!({
-            "ttl": { "type": ["string", "null"], "description": "30days; null: for ever" },
+            "ttl": { "type": ["string", "null"], "description": "30d; null: for ever" },
         })),
         "SetDefaultTtl": default_ttl(),
         "SetMode": strict(mode_members()),

@@ -16,10 +16,23 @@ pub fn parse(text: &str) -> Result<Duration, String> {
         .map_err(|e| format!("{text:?} is not a duration such as 500ms or 20s: {e}"))
 }
 
-/// A duration as [`parse`] reads it: `7days`, `1h 30m`.
+/// A duration exactly as [`parse`] reads it: `60d`, `1h 30m`, `1s 500ms`. No months and years: whoever wrote `60d` wants
+/// to read that, and nobody knows how long a month is.
 #[must_use]
 pub fn format(duration: Duration) -> String {
-    humantime::format_duration(duration).to_string()
+    let (seconds, nanos) = (duration.as_secs(), duration.subsec_nanos());
+    let parts = [
+        (seconds / 86_400, "d"),
+        (seconds / 3_600 % 24, "h"),
+        (seconds / 60 % 60, "m"),
+        (seconds % 60, "s"),
+        (u64::from(nanos / 1_000_000), "ms"),
+        (u64::from(nanos / 1_000 % 1_000), "us"),
+        (u64::from(nanos % 1_000), "ns"),
+    ];
+    let parts: Vec<String> =
+        parts.iter().filter(|(n, _)| *n > 0).map(|(n, unit)| format!("{n}{unit}")).collect();
+    if parts.is_empty() { "0s".to_owned() } else { parts.join(" ") }
 }
 
 /// A row's time to live: above zero, at most [`MAX_TTL`]; or `"none"`: it never expires, whatever the database's default.
@@ -88,8 +101,22 @@ mod tests {
         assert_eq!(parse("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(parse("1h 30m"), Ok(Duration::from_secs(5400)));
         assert_eq!(parse(&format(Duration::from_secs(5400))), Ok(Duration::from_secs(5400)));
+        for (seconds, text) in
+            [(60 * 86_400, "60d"), (365 * 86_400, "365d"), (90_061, "1d 1h 1m 1s"), (0, "0s")]
+        {
+            assert_eq!(format(Duration::from_secs(seconds)), text);
+        }
+        assert_eq!(format(Duration::from_micros(1_500_001)), "1s 500ms 1us");
         for bad in ["", "s", "-1", "-1s", "1 parsec", "99999999999999999999", "1e3"] {
             assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_written_is_read_exactly(seconds in 0u64..40_000_000_000, nanos in 0u32..1_000_000_000) {
+            let duration = Duration::new(seconds, nanos);
+            assert_eq!(parse(&format(duration)), Ok(duration));
         }
     }
 

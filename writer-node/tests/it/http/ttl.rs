@@ -14,7 +14,7 @@ async fn the_default_is_set_also_through_a_standby_and_shown_everywhere() {
     let (_, none) = told(leader.send(Method::GET, "/v1/ttl", "").await).await;
     assert_eq!(none["ttl"], Value::Null);
     for (body, shown) in [
-        (r#"{"ttl":"30d"}"#, Value::from("30days")),
+        (r#"{"ttl":"30d"}"#, Value::from("30d")),
         (r#"{"ttl":90}"#, "1m 30s".into()),
         (r#"{"ttl":"none"}"#, Value::Null),
         (r#"{"ttl":7}"#, "7s".into()),
