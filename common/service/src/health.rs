@@ -57,6 +57,13 @@ struct Inner {
     details: Option<Details>,
 }
 
+/// Whether two states are one but for the numbers in their reasons.
+fn is_same(a: &State, b: &State) -> bool {
+    let words =
+        |state: &State| state.reason().map(|r| r.replace(|c: char| c.is_ascii_digit() || c == '.', ""));
+    a.name() == b.name() && words(a) == words(b)
+}
+
 /// Shared handle to a program's health.
 #[derive(Clone)]
 pub struct Health {
@@ -71,12 +78,13 @@ impl Health {
         Self { role, inner: Arc::default() }
     }
 
-    /// Sets a component's state; a change is logged.
+    /// Sets a component's state; a change is logged, unless nothing but numbers in the reason have changed: for how long
+    /// something has been away is no news.
     pub fn set(&self, component: &str, state: State) {
         let mut inner = self.inner.write();
         let before = inner.components.insert(component.to_owned(), state.clone());
         drop(inner);
-        if before.as_ref() == Some(&state) {
+        if before.as_ref().is_some_and(|before| is_same(before, &state)) {
             return;
         }
         match &state {
@@ -170,6 +178,17 @@ mod tests {
         assert_eq!(health.reasons(), ["start: opening", "coordination: etcd is away"]);
         health.clear("start");
         assert!(health.is_ready());
+    }
+
+    #[test]
+    fn only_a_change_of_words_is_news() {
+        let away = |s: &str| State::degraded(&format!("etcd has not answered for {s} s"));
+        assert!(is_same(&away("2.5"), &away("11")));
+        assert!(!is_same(&away("2.5"), &State::degraded("etcd is full")));
+        assert!(
+            !is_same(&away("2.5"), &State::not_ready("etcd has not answered for 2.5 s"))
+                && !is_same(&away("1"), &State::Ok)
+        );
     }
 
     #[test]

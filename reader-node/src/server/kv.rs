@@ -24,12 +24,17 @@ const PARAMS: [&str; 4] = ["key_b64", READ[0], READ[1], READ[2]];
 pub(super) async fn get(State(face): State<Face>, asked: HeaderMap, uri: Uri) -> Result<Response, Failure> {
     let (key, options) = request(&uri)?;
     let part = |row: &Headline| match range::requested(&asked, row.value_len, &tag(row.seq)) {
+        // Nothing is fetched of what the client has.
+        _ if range::is_known(&asked, &tag(row.seq)) => 0..0,
         Ok(part) => part.unwrap_or(0..row.value_len),
         // Nothing is fetched for a range that will be refused.
         Err(_) => 0..0,
     };
     let answer = face.reader()?.open_value(&key, &options, &part).await?;
     let Some((row, mut value)) = answer.found else { return Ok(not_found(answer.view_seq)) };
+    if range::is_known(&asked, &tag(row.seq)) {
+        return Ok(not_modified(&row, answer.view_seq));
+    }
     let part = range::requested(&asked, row.value_len, &tag(row.seq))?;
     let body = value.at_hand().map_or_else(|| stream(value), Body::from);
     let mut response = response(&row, answer.view_seq, body);
@@ -44,10 +49,13 @@ pub(super) async fn get(State(face): State<Face>, asked: HeaderMap, uri: Uri) ->
     Ok(response)
 }
 
-pub(super) async fn head(State(face): State<Face>, uri: Uri) -> Result<Response, Failure> {
+pub(super) async fn head(State(face): State<Face>, asked: HeaderMap, uri: Uri) -> Result<Response, Failure> {
     let (key, options) = request(&uri)?;
     let answer = face.reader()?.head(&key, &options).await?;
     let Some(found) = answer.found else { return Ok(not_found(answer.view_seq)) };
+    if range::is_known(&asked, &tag(found.seq)) {
+        return Ok(not_modified(&found, answer.view_seq));
+    }
     let mut response = response(&found, answer.view_seq, Body::empty());
     response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(found.value_len));
     Ok(response)
@@ -86,6 +94,14 @@ fn response(row: &Headline, view_seq: SeqNo, body: Body) -> Response {
     head.insert(header::ETAG, tag(row.seq));
     head.insert(headers::SEQ, HeaderValue::from(row.seq.0));
     head.insert(headers::VIEW_SEQ, HeaderValue::from(view_seq.0));
+    response
+}
+
+/// The client has this value already.
+fn not_modified(row: &Headline, view_seq: SeqNo) -> Response {
+    let mut response = response(row, view_seq, Body::empty());
+    *response.status_mut() = StatusCode::NOT_MODIFIED;
+    response.headers_mut().remove(header::CONTENT_TYPE);
     response
 }
 

@@ -463,6 +463,14 @@ async fn ranges_of_a_value() {
             assert_eq!(part.header("content-range"), Some(told.as_str()));
             assert!(part.bytes(LIMIT).await.unwrap() == value[from..to], "{range}");
         }
+        for method in [Method::GET, Method::HEAD] {
+            let call = face.client.request(method.clone(), &face.base, target);
+            let known = call.header(header::IF_NONE_MATCH, &tag).send().await.unwrap();
+            assert_eq!((known.status().as_u16(), known.header("etag")), (304, Some(tag.as_str())));
+            assert!(known.bytes(LIMIT).await.unwrap().is_empty());
+            let call = face.client.request(method, &face.base, target);
+            assert_eq!(call.header(header::IF_NONE_MATCH, "\"9\"").send().await.unwrap().status(), 200);
+        }
         let call = face.client.request(Method::GET, &face.base, target).header(header::RANGE, "bytes=0-1");
         assert_eq!(call.header(header::IF_RANGE, "\"9\"").send().await.unwrap().status(), 200);
         let call =

@@ -3,6 +3,7 @@
 use axum::extract::{Request, State};
 use axum::response::Response;
 use isle_service::ApiError;
+use isle_service::wire::body::refuse_unsent;
 use isle_service::wire::raw_key;
 
 use super::large::{self, Value};
@@ -17,6 +18,7 @@ pub(super) async fn put(State(face): State<Face>, request: Request) -> Result<Re
         Ok(here) => here,
         Err(answered) => return Ok(answered),
     };
+    refuse_unsent(request.headers(), request.body(), writer.settings().max_value_bytes)?;
     let uri = request.uri();
     let key = raw_key(uri, PREFIX)?;
     let (query, options) = params::parse(uri, &["key_b64", "ttl", "ack"], writer.settings())?;

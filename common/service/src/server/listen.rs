@@ -10,7 +10,8 @@ use tokio::net::TcpListener;
 #[error("cannot listen at {addr}: {why}{hint}")]
 pub struct BindError {
     addr: SocketAddr,
-    why: io::Error,
+    /// The system's own words.
+    pub why: io::Error,
     hint: &'static str,
 }
 

@@ -186,6 +186,17 @@ where
     let _ended = tokio::time::timeout(DISCARD_FOR, all).await;
 }
 
+/// The refusal of a value that is announced as too large by a client that waits to be told before it sends (`Expect:
+/// 100-continue`): nothing has to be thrown away, so nothing is asked for.
+pub fn refuse_unsent<B: Body>(headers: &http::HeaderMap, body: &B, limit: usize) -> Result<(), ApiError> {
+    let waits =
+        headers.get(http::header::EXPECT).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    match body.size_hint().exact() {
+        Some(announced) if waits && announced > limit as u64 => Err(value_too_large(limit, Some(announced))),
+        _ => Ok(()),
+    }
+}
+
 /// Reads a body whole as one value of at most `limit` bytes: 413 `value_too_large` above.
 pub async fn read_value<B>(body: B, limit: usize) -> Result<Bytes, ApiError>
 where
@@ -258,6 +269,18 @@ pub(super) mod tests {
     use http_body::{Frame, SizeHint};
 
     use super::*;
+
+    #[test]
+    fn a_value_that_waits_to_be_asked_for_is_refused_before_it_is_sent() {
+        let body = || http_body_util::Full::new(Bytes::from_static(b"12345"));
+        let mut waits = http::HeaderMap::new();
+        waits.insert(http::header::EXPECT, http::HeaderValue::from_static("100-Continue"));
+        let refused = refuse_unsent(&waits, &body(), 4).unwrap_err();
+        assert_eq!(refused.code, ErrorCode::ValueTooLarge);
+        assert!(refuse_unsent(&waits, &body(), 5).is_ok());
+        // Whoever sends already is read on, or would see a broken connection instead of the answer.
+        assert!(refuse_unsent(&http::HeaderMap::new(), &body(), 4).is_ok());
+    }
 
     /// A body of given chunks, that ends or then stands still.
     pub(in crate::wire) struct Given {

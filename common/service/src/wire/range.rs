@@ -33,6 +33,14 @@ pub fn requested(headers: &HeaderMap, len: u64, tag: &HeaderValue) -> Result<Opt
     Err(error.header(header::CONTENT_RANGE, &format!("bytes */{len}")))
 }
 
+/// Whether the client has this very value already (`If-None-Match`): then 304 without a body is the answer.
+#[must_use]
+pub fn is_known(headers: &HeaderMap, tag: &HeaderValue) -> bool {
+    let texts = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|v| v.to_str().ok());
+    let mut tags = texts.flat_map(|text| text.split(',')).map(|t| t.trim());
+    tags.any(|t| t == "*" || tag.to_str().is_ok_and(|tag| t.strip_prefix("W/").unwrap_or(t) == tag))
+}
+
 /// The `Content-Range` of a part of a value of `len` bytes.
 #[must_use]
 pub fn content_range(part: &Range<u64>, len: u64) -> String {
@@ -99,6 +107,24 @@ mod tests {
         headers.insert(header::IF_RANGE, HeaderValue::from_static("\"6\""));
         assert_eq!(requested(&headers, 10, &HeaderValue::from_static("\"7\"")).unwrap(), None);
         assert_eq!(requested(&headers, 10, &HeaderValue::from_static("\"6\"")).unwrap(), Some(0..2));
+    }
+
+    #[test]
+    fn a_value_that_is_known_is_recognised_by_any_of_its_tags() {
+        let tag = HeaderValue::from_static("\"7\"");
+        for (text, known) in [
+            ("\"7\"", true),
+            ("\"6\", W/\"7\"", true),
+            ("*", true),
+            ("\"6\"", false),
+            ("7", false),
+            ("", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::IF_NONE_MATCH, HeaderValue::from_str(text).unwrap());
+            assert_eq!(is_known(&headers, &tag), known, "{text}");
+        }
+        assert!(!is_known(&HeaderMap::new(), &tag));
     }
 
     proptest! {
