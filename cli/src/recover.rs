@@ -3,8 +3,11 @@
 //! Looks around, decides, shows the plan, and carries it out; what it is doing goes to standard error, the plan and what
 //! came of it to standard output. `--dry-run` stops before the first write.
 
-use isle_storage::coordination::recover::{self, Consent, Findings, Fresh, Plan, Step};
+use isle_service::wire::duration;
+use isle_service::wire::time::rfc3339;
+use isle_storage::coordination::recover::{self, Consent, Findings, Fresh, Plan, RecoverError, Step};
 use isle_storage::ids::{CommitId, Incarnation, Lineage};
+use isle_storage::manifest::Manifest;
 use serde_json::{Value, json};
 
 use crate::args::RecoverArgs;
@@ -31,7 +34,10 @@ pub(crate) async fn recover(args: RecoverArgs) -> Result<(), Failure> {
         commit: CommitId(env.entropy.next_u64()),
     };
     let consent = Consent { loss: args.accept_loss, sound: args.even_if_sound };
-    let plan = recover::plan(&found, consent, fresh)?;
+    let plan = match recover::plan(&found, consent, fresh) {
+        Err(RecoverError::Sound(why)) if args.dry_run => return nothing_to_do(&why, args.at.reach.json),
+        planned => planned?,
+    };
     if !args.at.reach.json {
         output::write(text(&found, &plan, &place.store.url).as_bytes())?;
     }
@@ -46,6 +52,14 @@ pub(crate) async fn recover(args: RecoverArgs) -> Result<(), Failure> {
              the old lineage are refused: consumers go on with seq:<n>.",
         ),
     }
+}
+
+/// A dry run over a sound database: that is its answer, and no failure.
+fn nothing_to_do(why: &str, as_json: bool) -> Result<(), Failure> {
+    if as_json {
+        return output::line(&json!({ "dry_run": true, "sound": true, "why": why }).to_string());
+    }
+    output::line(&format!("There is nothing to recover: {why}.\nNothing was changed."))
 }
 
 /// Looks around, waiting a while for a store or a service that cannot be reached.
@@ -116,10 +130,28 @@ fn text(found: &Findings, plan: &Plan, url: &str) -> String {
         o.log, o.tables, o.blobs, o.bytes
     ));
     lines.push(format!(
-        "  as of version {}: snapshots, consumer groups, compaction mode (changes made since are not in the bucket)",
+        "  as of version {}: snapshots, consumer groups, compaction mode, default ttl, pause (changes made since are not \
+         in the bucket; a new mode, ttl or pause writes a checkpoint)",
         plan.base_version
     ));
+    lines.push(format!("  so it has    {}", settings(m)));
     lines.join("\n") + "\n"
+}
+
+/// What the database will be set to, for whoever remembers something else.
+fn settings(m: &Manifest) -> String {
+    let ttl = m
+        .default_ttl()
+        .map_or_else(|| "no default ttl".to_owned(), |ttl| format!("ttl {}", duration::format(ttl)));
+    let pause = match &m.pause {
+        None => "no pause".to_owned(),
+        Some(pause) => match pause.until {
+            None => format!("paused by {}", pause.by),
+            Some(until) => format!("paused by {} until {}", pause.by, rfc3339(until.micros())),
+        },
+    };
+    let (snapshots, groups) = (m.snapshots.len(), m.groups.len());
+    format!("mode {}, {ttl}, {pause}, {snapshots} snapshots, {groups} consumer groups", m.compaction.name())
 }
 
 /// The first adopted segments, and how many more.
@@ -154,6 +186,14 @@ fn json_of(found: &Findings, plan: &Plan, dry_run: bool) -> Value {
         "head": {
             "version": m.version, "epoch": m.epoch, "last_seq": m.last_seq,
             "lineage": m.lineage, "lineage_number": plan.lineage_number,
+        },
+        "settings": {
+            "mode": m.compaction.name(),
+            "ttl": m.default_ttl().map(duration::format),
+            "paused_by": m.pause.as_ref().map(|p| &p.by),
+            "paused_until": m.pause.as_ref().and_then(|p| p.until).map(|until| rfc3339(until.micros())),
+            "snapshots": m.snapshots.keys().collect::<Vec<_>>(),
+            "groups": m.groups.keys().collect::<Vec<_>>(),
         },
         "orphans": {
             "log": plan.orphans.log, "tables": plan.orphans.tables, "blobs": plan.orphans.blobs,

@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod mode;
 pub mod once;
 pub mod parts;
+pub mod pause;
 pub mod plan;
 pub mod retain;
 #[cfg(feature = "server")]

@@ -4,7 +4,7 @@
 //! were in the new mode already. What is over by then is not deleted by the change itself but by the next pass of
 //! retention, which judges again; until then, setting the mode back keeps everything.
 
-use isle_storage::coordination::{Loaded, NodeInfo, fold};
+use isle_storage::coordination::{NodeInfo, fold};
 use isle_storage::database::Database;
 use isle_storage::ids::Timestamp;
 use isle_storage::manifest::{Author, Change, CompactionMode, Manifest};
@@ -69,15 +69,6 @@ pub struct Changed {
     pub changed: bool,
 }
 
-/// Writes the checkpoint that a change of mode is part of, at once. A recover knows nothing but checkpoints and the log: it
-/// would bring back an older mode, and with it perhaps a shorter retention, which deletes what should have stayed.
-async fn into_the_bucket(db: &Database, committed: &Loaded) {
-    if let Err(error) = fold::fold(db, committed).await {
-        // It is committed all the same; the next fold is some hundred edits away at most.
-        tracing::warn!(%error, "the new mode has no checkpoint yet: a recover would not know it");
-    }
-}
-
 /// Sets the mode; does nothing where it is set already.
 ///
 /// # Errors
@@ -97,7 +88,8 @@ pub async fn set(
         if changed {
             let changes = vec![Change::SetCompaction { compaction: mode.clone() }];
             let committed = job::commit_changes(db, &authority, &Author::Job(id), changes, loaded).await?;
-            into_the_bucket(db, &committed).await;
+            // An older mode may have a shorter retention, which deletes what should stay.
+            fold::into_the_bucket(db, &committed, "the new mode").await;
             tracing::info!(?mode, over = ?forecast.over, "the compaction mode has changed");
         }
         Ok(Changed { forecast, changed })

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use isle_storage::coordination::CoordinationError;
+use isle_storage::coordination::{CoordinationError, fold};
 
 use crate::error::WriteError;
 use crate::snapshots::{SnapshotError, Wish};
@@ -41,11 +41,24 @@ impl Writer {
             return Err(SetTtlError::Zero);
         }
         match self.ask(ack_timeout, |_| Wish::SetDefaultTtl { ttl }).await {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                self.into_the_bucket().await;
+                Ok(())
+            }
             Err(SnapshotError::Refused(e)) => Err(e.into()),
             Err(SnapshotError::OutcomeUnknown { why, .. }) => Err(SetTtlError::OutcomeUnknown(why)),
             // What only snapshots are refused for.
             Err(other) => Err(SetTtlError::OutcomeUnknown(other.to_string())),
+        }
+    }
+
+    /// A recover must know the default: of an older checkpoint it would bring back an older one.
+    async fn into_the_bucket(&self) {
+        match self.database().load().await {
+            Ok(committed) => fold::into_the_bucket(self.database(), &committed, "the default ttl").await,
+            Err(error) => {
+                tracing::warn!(%error, "the default ttl has no checkpoint yet: a recover would not know it")
+            }
         }
     }
 

@@ -23,6 +23,7 @@ use crate::error::JobError;
 use crate::execute::{self, Made, Work};
 use crate::job::{self, Claimed};
 use crate::parts;
+use crate::pause;
 use crate::plan::{self, MergePlan};
 use crate::retain::{self, Expired};
 
@@ -438,10 +439,9 @@ impl Compactor {
     /// # Errors
     /// [`JobError`].
     pub async fn pause(&self, lasting: Option<Duration>) -> Result<Pause, JobError> {
-        let since = self.0.db.env.clock.now();
-        let pause =
-            Pause { by: self.0.node.node.clone(), since, until: lasting.map(|lasting| since.plus(lasting)) };
-        self.set_pause(Some(pause.clone())).await.map(|()| pause)
+        let (pause, done) = pause::begin(&self.0.db, &self.0.node, lasting).await?;
+        self.show(&done).await;
+        Ok(pause)
     }
 
     /// Merges again.
@@ -449,24 +449,17 @@ impl Compactor {
     /// # Errors
     /// [`JobError`].
     pub async fn resume(&self) -> Result<(), JobError> {
-        self.set_pause(None).await
+        let done = pause::end(&self.0.db, &self.0.node).await?;
+        self.show(&done).await;
+        Ok(())
     }
 
-    async fn set_pause(&self, pause: Option<Pause>) -> Result<(), JobError> {
-        let db = &self.0.db;
-        let now = db.load().await?;
-        if now.manifest.pause == pause {
-            return Ok(());
-        }
-        let author = Author::Observer(self.0.node.node.clone());
-        let change = vec![Change::SetPause { pause }];
-        let done = job::commit_changes(db, &Authority::Observer, &author, change, now).await?;
-        // Whoever asks for the status next is shown what he asked for.
+    /// Whoever asks for the status next is shown what he asked for.
+    async fn show(&self, done: &Loaded) {
         let version = done.manifest.version;
         let mut view = self.0.current.clone();
         let seen = view.wait_for(|c| c.as_ref().is_some_and(|c| c.manifest.version >= version));
         let _shown = tokio::time::timeout(UNTIL_SHOWN, seen).await;
-        Ok(())
     }
 }
 

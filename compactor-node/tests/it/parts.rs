@@ -339,6 +339,12 @@ async fn a_pause_holds_for_the_fleet_and_outlives_its_maker() {
     let (e, scribe) = backlog().await;
     let asked = idle(&e, "asked");
     asked.pause(Some(Duration::from_secs(3600))).await.unwrap();
+    let paused = e.db.load().await.unwrap();
+    assert_eq!(
+        paused.state.head.checkpoint.version, paused.manifest.version,
+        "a recover would not know the pause"
+    );
+    assert!(matches!(asked.pause(Some(Duration::MAX)).await, Err(JobError::Refused(_))));
     asked.close().await;
     let daemon = Compactor::open(e.process("compactor"), node("daemon"), settings()).unwrap();
     let cron = run(&e, "cron", Limits::default()).await;

@@ -177,6 +177,15 @@ async fn what_is_refused_changes_nothing() {
         refused(&cluster, &[sure, "--config", "/no/such/file.toml"], 2).await.contains("/no/such/file.toml")
     );
     assert!(refused(&cluster, &[sure], 1).await.contains("nothing to recover"));
+    let shown = isle(&cluster, &["--dry-run"]).await;
+    assert!(
+        shown.status.code() == Some(0) && said(&shown).contains("nothing to recover"),
+        "{}",
+        said(&shown)
+    );
+    let shown: Value =
+        serde_json::from_slice(&isle(&cluster, &["--dry-run", "--json"]).await.stdout).unwrap();
+    assert_eq!(shown["sound"], true, "{shown}");
     assert_eq!(state(&cluster), before);
 
     let s3 = cluster.s3.as_ref().unwrap();

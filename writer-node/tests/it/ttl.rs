@@ -31,6 +31,8 @@ async fn what_says_nothing_lives_as_long_as_the_database_says() {
     writer.put(b"before", b"v", None, BUCKET).await.unwrap();
     writer.set_default_ttl(Some(HOUR), None).await.unwrap();
     assert_eq!(writer.default_ttl().await.unwrap(), Some(HOUR));
+    let set = writer.database().load().await.unwrap();
+    assert_eq!(set.state.head.checkpoint.version, set.manifest.version, "a recover would not know it");
     writer.put(b"silent", b"v", None, BUCKET).await.unwrap();
     writer.put(b"own", b"v", Some(Duration::from_secs(5)), BUCKET).await.unwrap();
     writer.put(b"never", b"v", Some(NEVER), BUCKET).await.unwrap();

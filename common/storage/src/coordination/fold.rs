@@ -38,6 +38,15 @@ pub fn is_due(manifest: &Manifest, state: &HeadState, bounds: FoldBounds) -> boo
     manifest.version.0.saturating_sub(state.head.checkpoint.version.0) >= bounds.edits
 }
 
+/// Folds at once what has just been committed and is in no log: a recover knows nothing but checkpoints and the log, and
+/// would bring back what `what` was before. Where that fails it is committed all the same; the next fold is some hundred
+/// edits away at most.
+pub async fn into_the_bucket(db: &Database, committed: &Loaded, what: &str) {
+    if let Err(error) = fold(db, committed).await {
+        tracing::warn!(%error, "{what} has no checkpoint yet: a recover would not know it");
+    }
+}
+
 /// Writes and verifies a checkpoint of `loaded`, and folds. `Ok(None)` where somebody else has folded further: no
 /// harm, the next fold is theirs or ours.
 ///
