@@ -3,8 +3,8 @@
 use crate::args::Command;
 use crate::output::Failure;
 use crate::{
-    backup, bench, bootstrap, dump, group, kv, load, mode, recover, snapshot, status, stress, tail, ttl, up,
-    verify,
+    backup, bench, bootstrap, dump, group, kv, load, mode, pause, recover, snapshot, status, stress, tail,
+    ttl, up, verify,
 };
 
 pub(crate) async fn run(command: Command) -> Result<(), Failure> {
@@ -21,6 +21,9 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
         Command::Load(args) => load::load(args).await,
         Command::Status(args) => status::status(args).await,
         Command::Mode(args) => mode::mode(args).await,
+        Command::Pause(args) => pause::pause(args).await,
+        Command::Resume(args) => pause::resume(args).await,
+        Command::Compact(args) => pause::compact(args).await,
         Command::Ttl(args) => ttl::ttl(args).await,
         Command::Dump(args) => dump::dump(args).await,
         Command::Verify(args) => verify::verify(args).await,

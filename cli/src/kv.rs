@@ -70,16 +70,31 @@ pub(crate) async fn get(args: GetArgs) -> Result<(), Failure> {
         Err(CallError::Remote(e)) if e.code == Some(ErrorCode::NotFound) => {
             return Err(Failure::with_exit(EXIT_ABSENT, format!("{}: there is no such key", args.key)));
         }
-        Err(e) => return Err(e.into()),
+        Err(e) => return Err(api.failure(To::Reader, e)),
     };
     let seq = answer.header("isle-seq").unwrap_or_default().parse::<u64>().unwrap_or_default();
     if !args.nodes.json {
         // As it comes: it may be large. One that breaks off is a failure, whatever has been written by then.
+        let whole = answer.header("content-length").map(str::to_owned);
         let mut pieces = ValuePieces::new(answer.into_body(), MAX_ANSWER_BYTES);
-        while let Some(piece) = pieces.next().await.map_err(|e| Failure::new(e.message))? {
-            output::write(&piece)?;
+        let mut written = 0;
+        loop {
+            match pieces.next().await {
+                Ok(None) => return Ok(()),
+                Ok(Some(piece)) => {
+                    written += piece.len();
+                    output::write(&piece)?;
+                }
+                Err(e) => {
+                    let (key, of) = (&args.key, whole.map_or_else(String::new, |len| format!(" of {len}")));
+                    return Err(Failure::new(format!(
+                        "the value of {key:?} broke off after {written}{of} bytes: {}. What was written so far is not \
+                         all of it; the reader's log says what it could not read",
+                        e.message
+                    )));
+                }
+            }
         }
-        return Ok(());
     }
     let value = answer.bytes(MAX_ANSWER_BYTES).await.map_err(|e| Failure::new(e.to_string()))?;
     let mut row = json!({"key": args.key, "seq": seq});

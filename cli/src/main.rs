@@ -12,6 +12,7 @@ mod load;
 mod mode;
 mod nodes;
 mod output;
+mod pause;
 mod place;
 mod recover;
 mod snapshot;

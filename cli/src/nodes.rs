@@ -76,7 +76,32 @@ impl Api {
     /// Sends the request to each address in turn until one has taken it. An address is passed over only where it
     /// certainly did not: it cannot be reached, is not ready, or does not lead.
     pub(crate) async fn call(&self, to: To, request: &Request) -> Result<Answer, Failure> {
-        Ok(self.try_call(to, request).await??)
+        self.try_call(to, request).await?.map_err(|e| self.failure(to, e))
+    }
+
+    /// What a call's error means for the command: a value that the program refuses is the user's mistake, as one that the
+    /// command line refuses is; and of a program that is not there the message says which it was, and which flag names it.
+    pub(crate) fn failure(&self, to: To, error: CallError) -> Failure {
+        match error {
+            CallError::Remote(e) if e.status == http::StatusCode::BAD_REQUEST => {
+                Failure::usage(e.to_string())
+            }
+            CallError::Client(e @ ClientError::Unreachable { .. }) => {
+                let name = to.name();
+                let direct = match to {
+                    To::Compactor => {
+                        ", or work without one on the database itself with --store (and --coordination)"
+                    }
+                    _ => "",
+                };
+                Failure::new(format!(
+                    "{e}. This command needs a {name}: start a {name}-node (or `isle up`), or say where it listens \
+                     with --{name} or ISLE_{}{direct}",
+                    name.to_uppercase()
+                ))
+            }
+            e => Failure::new(e.to_string()),
+        }
     }
 
     /// The same, for callers that act on the error.

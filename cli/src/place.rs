@@ -11,13 +11,13 @@ use isle_service::config::{
 use isle_service::server::HttpMetrics;
 use isle_service::shell::OpenError;
 use isle_storage::coordination::identity::OpenMode;
-use isle_storage::coordination::{self, Coordination, CoordinationError};
+use isle_storage::coordination::{self, Coordination, CoordinationError, NodeInfo};
 use isle_storage::database::Database;
 use isle_storage::environment::Environment;
 use isle_storage::object::{self, Bucket};
 use tokio::time::Instant;
 
-use crate::args::{Database as DatabaseArgs, Reach, Store, Target};
+use crate::args::{Database as DatabaseArgs, Direct, Reach, Store, Target};
 use crate::dump::store_url;
 use crate::output::{self, Failure};
 
@@ -65,6 +65,18 @@ impl Place {
         coordination_settings(&coordination).validate().map_err(|lines| Failure::usage(lines.join("\n")))?;
         let (environment, _) = NodeEnvironment::system("isle", &store.database, &HttpMetrics::new());
         Ok(Self { environment, store, coordination, patience: server.startup_timeout })
+    }
+
+    /// The database that a command is to work on without a node, if it is told one.
+    pub(crate) fn direct(told: &Direct) -> Result<Option<Self>, Failure> {
+        let Some(store) = &told.store else { return Ok(None) };
+        let (coordination, database) = (told.coordination.clone(), told.database.clone());
+        Self::of(Some(store), coordination, database, told.config.as_deref()).map(Some)
+    }
+
+    /// This command as a node, for what it commits.
+    pub(crate) fn node(&self) -> NodeInfo {
+        self.environment.node("isle", "")
     }
 
     pub(crate) fn env(&self) -> &Environment {

@@ -265,7 +265,14 @@ impl Face {
     }
 
     async fn serve(&self, routes: Routes, settings: &ServerSettings) -> Result<ServerHandle, Failure> {
-        let listener = bind(self.listen).await?;
+        let listener = bind(self.listen).await.map_err(|e| match e.why.kind() {
+            std::io::ErrorKind::AddrInUse => Failure::new(format!(
+                "the {} cannot listen at {}: {}; another program holds it (another `isle up`?). Choose other ports with \
+                 --port N, which takes N and the next three, or --port 0",
+                self.role, self.listen, e.why
+            )),
+            _ => e.into(),
+        })?;
         let parts = ServerParts {
             program: self.program,
             role: self.role,

@@ -14,7 +14,9 @@ pub(crate) use self::backup::{BackupArgs, BackupCommand, CloneArgs, PruneArgs, R
 pub(crate) use self::data::{BootstrapArgs, DeleteArgs, GetArgs, LoadArgs, PutArgs, ScanArgs, TailArgs};
 pub(crate) use self::database::{Database, Dump, DumpArgs, HowToDump, Place, Reach, RecoverArgs, VerifyArgs};
 pub(crate) use self::nodes::{Nodes, StatusArgs};
-pub(crate) use self::settings::{ModeArgs, ModeCommand, TtlArgs, TtlCommand};
+pub(crate) use self::settings::{
+    CompactArgs, Direct, ModeArgs, ModeCommand, PauseArgs, ResumeArgs, TtlArgs, TtlCommand,
+};
 pub(crate) use self::trials::{BenchArgs, StressArgs, Workload};
 pub(crate) use self::up::UpArgs;
 
@@ -54,6 +56,12 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// The compaction mode: how the tree is kept in shape, and whether rows go by age.
     Mode(ModeArgs),
+    /// Have no compactor begin a merge, runs of cron included, for a while or until `isle resume`.
+    Pause(PauseArgs),
+    /// End a pause.
+    Resume(ResumeArgs),
+    /// Ask a compactor to merge everything into one run.
+    Compact(CompactArgs),
     /// Print what an object or the manifest holds.
     Dump(DumpArgs),
     /// Walk a whole database: every checksum, every invariant; exit code 1 where anything is damaged.

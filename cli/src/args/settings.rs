@@ -1,5 +1,8 @@
 //! What the commands take that show and change a database's own settings.
 
+use std::path::PathBuf;
+use std::time::Duration;
+
 use clap::{Args, Subcommand};
 
 use super::Nodes;
@@ -31,6 +34,54 @@ pub(crate) enum TtlCommand {
     },
 }
 
+/// The database itself, for commands that then need no running node.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Direct {
+    /// Work on the database in this store, without a node: a URL, or a directory.
+    #[arg(long)]
+    pub(crate) store: Option<String>,
+    /// With --store: `bucket`, or `etcd://host:port`.
+    #[arg(long, requires = "store")]
+    pub(crate) coordination: Option<String>,
+    /// With --store: the database's name.
+    #[arg(long, requires = "store")]
+    pub(crate) database: Option<String>,
+    /// With --store: a configuration file (TOML), for credentials and certificates; flags come first.
+    #[arg(long, requires = "store")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// `isle pause`.
+#[derive(Debug, Args)]
+pub(crate) struct PauseArgs {
+    /// For how long, as `2h`; without it until `isle resume`.
+    #[arg(long = "for", value_name = "DURATION", value_parser = isle_service::wire::duration::parse)]
+    pub(crate) lasting: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) direct: Direct,
+    /// Where the nodes are.
+    #[command(flatten)]
+    pub(crate) nodes: Nodes,
+}
+
+/// `isle resume`.
+#[derive(Debug, Args)]
+pub(crate) struct ResumeArgs {
+    #[command(flatten)]
+    pub(crate) direct: Direct,
+    /// Where the nodes are.
+    #[command(flatten)]
+    pub(crate) nodes: Nodes,
+}
+
+/// `isle compact`.
+#[derive(Debug, Args)]
+pub(crate) struct CompactArgs {
+    /// Where the nodes are.
+    #[command(flatten)]
+    pub(crate) nodes: Nodes,
+}
+
 /// `isle mode`.
 #[derive(Debug, Args)]
 pub(crate) struct ModeArgs {
@@ -44,6 +95,8 @@ pub(crate) struct ModeArgs {
 pub(crate) enum ModeCommand {
     /// Print the mode and what it means for the database as it is.
     Show {
+        #[command(flatten)]
+        direct: Direct,
         /// Where the nodes are.
         #[command(flatten)]
         nodes: Nodes,
@@ -70,6 +123,8 @@ pub(crate) enum ModeCommand {
         /// Change it.
         #[arg(long)]
         yes: bool,
+        #[command(flatten)]
+        direct: Direct,
         /// Where the nodes are.
         #[command(flatten)]
         nodes: Nodes,

@@ -1,6 +1,6 @@
 //! The compactor's HTTP face: what it does, and the three things a person can ask of it.
 
-mod mode;
+pub mod mode;
 mod node;
 
 use std::sync::Arc;
@@ -14,8 +14,10 @@ use isle_service::health::{Health, State as Standing};
 use isle_service::server::Routes;
 use isle_service::slot::Slot;
 use isle_service::wire::Query;
+use isle_service::wire::time::rfc3339;
 use isle_service::{ApiError, ErrorCode};
-use serde_json::json;
+use isle_storage::manifest::Pause;
+use serde_json::{Value, json};
 
 pub use self::node::{CompactorArgs, CompactorNode};
 use crate::compactor::{Compactor, CompactorStatus};
@@ -43,9 +45,28 @@ pub fn router(slot: Slot<Compactor>) -> Routes {
         .with_state(slot)
 }
 
-async fn status(State(slot): State<Slot<Compactor>>, uri: Uri) -> Result<Json<CompactorStatus>, ApiError> {
+async fn status(State(slot): State<Slot<Compactor>>, uri: Uri) -> Result<Json<Value>, ApiError> {
     Query::parse(&uri, &[])?;
-    Ok(Json(slot.get()?.status()))
+    Ok(Json(status_json(&slot.get()?.status())))
+}
+
+/// The status, with instants as RFC 3339.
+fn status_json(status: &CompactorStatus) -> Value {
+    let mut json = serde_json::to_value(status).unwrap_or_default();
+    if let Some(pause) = &status.pause {
+        json["pause"] = pause_json(pause);
+    }
+    json
+}
+
+/// A pause for people and scripts.
+#[must_use]
+pub fn pause_json(pause: &Pause) -> Value {
+    json!({
+        "by": pause.by,
+        "since": rfc3339(pause.since.micros()),
+        "until": pause.until.map(|until| rfc3339(until.micros())),
+    })
 }
 
 async fn compact(State(slot): State<Slot<Compactor>>, uri: Uri) -> Result<Response, ApiError> {
@@ -59,7 +80,7 @@ async fn pause(State(slot): State<Slot<Compactor>>, uri: Uri) -> Result<Response
     let lasting = query.duration("for")?;
     let compactor: Arc<Compactor> = slot.get()?;
     let pause = compactor.pause(lasting).await.map_err(|e| refused(&e))?;
-    Ok(Json(json!({"paused": true, "pause": pause})).into_response())
+    Ok(Json(json!({"paused": true, "pause": pause_json(&pause)})).into_response())
 }
 
 async fn resume(State(slot): State<Slot<Compactor>>, uri: Uri) -> Result<Response, ApiError> {
@@ -72,6 +93,7 @@ async fn resume(State(slot): State<Slot<Compactor>>, uri: Uri) -> Result<Respons
 /// Why a pause could not be committed. Pausing twice is pausing once, so asking again is always right.
 fn refused(error: &JobError) -> ApiError {
     let code = match error {
+        JobError::Refused(why) => return ApiError::invalid(why.clone()),
         JobError::Unknown(_) => ErrorCode::OutcomeUnknown,
         JobError::Store(_) => ErrorCode::StoreUnavailable,
         JobError::Coordination(e) if e.is_passing() => ErrorCode::NotReady,
@@ -86,7 +108,7 @@ pub async fn show_health(compactor: Compactor, health: Health) {
     health.set_details({
         let compactor = compactor.clone();
         move || {
-            let mut details = serde_json::to_value(compactor.status()).unwrap_or_default();
+            let mut details = status_json(&compactor.status());
             details["coordination"] = compactor.database().coordination.describe().into();
             details["store"] = compactor.database().bucket.url().into();
             details

@@ -18,6 +18,9 @@ use crate::error::JobError;
 use crate::mode::Forecast;
 use crate::retain::Expired;
 
+/// The modes by name.
+const MODES: [&str; 3] = ["merge", "fifo", "time_window"];
+
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -80,9 +83,8 @@ pub(super) async fn set(
 impl ModeJson {
     fn mode(&self) -> Result<CompactionMode, String> {
         let micros = |name: &str, text: &Option<String>| {
-            let text = text
-                .as_deref()
-                .ok_or_else(|| format!("mode {} needs {name:?}, such as \"7d\"", self.mode))?;
+            let text =
+                text.as_deref().ok_or_else(|| format!("mode {} needs {name:?} (--{name} 7d)", self.mode))?;
             let duration = duration::parse(text).map_err(|why| format!("{name}: {why}"))?;
             i64::try_from(duration.as_micros()).map_err(|_| format!("{name}: {text} is too long"))
         };
@@ -90,6 +92,9 @@ impl ModeJson {
             true => Err(format!("mode {} takes no {name:?}", self.mode)),
             false => Ok(()),
         };
+        if !MODES.contains(&self.mode.as_str()) {
+            return Err(no_mode(&self.mode));
+        }
         let retention_count = self.retention_count.unwrap_or_default();
         refuse("policy", self.policy.is_some() && self.mode != "merge")?;
         refuse("segment", self.segment.is_some() && self.mode != "time_window")?;
@@ -108,9 +113,37 @@ impl ModeJson {
                 retention_us: micros("retention", &self.retention)?,
                 retention_count,
             }),
-            (other, _) => Err(format!("{other:?} is no mode: merge, fifo or time_window")),
+            (other, _) => Err(no_mode(other)),
         }
     }
+}
+
+/// Names a mode that does not exist, and the one that was probably meant.
+fn no_mode(name: &str) -> String {
+    let letters = |text: &str| text.to_lowercase().replace(|c: char| !c.is_ascii_alphabetic(), "");
+    let meant = MODES.iter().find(|mode| letters(mode) == letters(name));
+    let hint = match (meant, name) {
+        (Some(mode), _) => format!("; did you mean {mode}?"),
+        (None, "tiered" | "leveled") => format!("; did you mean merge with the policy {name}?"),
+        (None, _) => String::new(),
+    };
+    format!("{name:?} is no mode (merge, fifo or time_window){hint}")
+}
+
+/// Reads a mode as `PUT /v1/mode` takes it.
+///
+/// # Errors
+/// A sentence that says what is wrong with it.
+pub fn read(wanted: serde_json::Value) -> Result<CompactionMode, String> {
+    let wanted: ModeJson = serde_json::from_value(wanted).map_err(|e| e.to_string())?;
+    let mode = wanted.mode()?;
+    mode.validate().map(|()| mode)
+}
+
+/// A mode as `/v1/mode` answers it.
+#[must_use]
+pub fn shown(forecast: &Forecast, changed: bool) -> serde_json::Value {
+    serde_json::to_value(answer(forecast, changed)).unwrap_or_default()
 }
 
 fn answer(forecast: &Forecast, changed: bool) -> ModeAnswer {
@@ -231,6 +264,13 @@ mod tests {
             (r#"{"mode":"time_window","retention":"1d","segment":"2d"}"#, "longer than the retention"),
             (r#"{"mode":"time_window","retention":"1d","segment":"0s"}"#, "holds nothing"),
             (r#"{"mode":"ring"}"#, "is no mode"),
+            (r#"{"mode":"time-window","segment":"1h"}"#, "did you mean time_window?"),
+            (r#"{"mode":"leveled"}"#, "merge with the policy leveled"),
+            (r#"{"mode":"time_window","retention":"1d"}"#, "--segment"),
+            (
+                r#"{"mode":"time_window","retention":"12h","segment":"1d"}"#,
+                "a window of 1d is longer than the retention, 12h",
+            ),
             (r#"{"mode":"fifo","retention":"1d","keep":3}"#, "unknown field"),
         ] {
             let said = read(json).unwrap_err();

@@ -6,7 +6,7 @@ use std::process::Output;
 
 use e2e::dataset::{self, Rows, assert_same, records, rows, with_prefix, write_gzip};
 use e2e::node::{END, command, run};
-use e2e::servers::{Daemon, Env};
+use e2e::servers::{Daemon, Env, free_port};
 use serde_json::Value;
 
 /// `isle up`, and where its roles are.
@@ -110,7 +110,7 @@ async fn the_mode_is_shown_foreseen_and_set_by_the_command() {
     let asked = up.isle(&fifo).await;
     assert_eq!(asked.status.code(), Some(2), "nothing is changed without consent");
     let said = String::from_utf8_lossy(&asked.stdout).into_owned();
-    assert!(said.contains("older than 7days") && said.contains("newest 5 tables stay"), "{said}");
+    assert!(said.contains("older than 7d") && said.contains("newest 5 tables stay"), "{said}");
     up.ok(&[&fifo[..], &["--dry-run"]].concat()).await;
     assert!(shown(&up).await.starts_with("merge, tiered"));
     let refused = up.isle(&["mode", "set", "fifo", "--retention", "0s", "--yes"]).await;
@@ -127,4 +127,45 @@ async fn the_mode_is_shown_foreseen_and_set_by_the_command() {
     assert!(shown(&up).await.starts_with("merge, leveled"));
     assert_eq!(String::from_utf8_lossy(&up.ok(&["get", "k"]).await).trim_end(), "v");
     up.stop().await;
+}
+
+/// A database whose compactor is a job of cron is operated without any node, and a node that is missing is named.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_without_nodes_is_operated_by_the_command() {
+    let dir = tempfile::Builder::new().prefix("isle-e2e-").tempdir().unwrap();
+    let up = Up::start(dir.path()).await;
+    up.ok(&["put", "k", "v"]).await;
+    up.stop().await;
+    let data = dir.path().join("data");
+    let store = data.to_str().unwrap();
+    let isle = async |args: &[&str]| run("isle", args, &Env::new()).await;
+    let ok = async |args: &[&str]| {
+        let output = isle(&[args, &["--store", store, "--json"]].concat()).await;
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    assert_eq!(ok(&["mode", "show"]).await["mode"], "merge");
+    let fifo = ["mode", "set", "fifo", "--retention", "60d"];
+    assert_eq!(isle(&[&fifo[..], &["--store", store]].concat()).await.status.code(), Some(2), "no consent");
+    assert_eq!(ok(&[&fifo[..], &["--yes"]].concat()).await["retention"], "60d");
+    let paused = ok(&["pause", "--for", "2h"]).await;
+    assert!(paused["pause"]["until"].as_str().unwrap().ends_with('Z'), "{paused}");
+    assert_eq!(ok(&["resume"]).await["paused"], false);
+    for (args, why) in [
+        (&["mode", "set", "time-window", "--retention", "7d", "--yes"][..], "did you mean time_window?"),
+        (&["mode", "set", "time_window", "--retention", "7d", "--yes"], "--segment"),
+        (&["pause", "--for", "99999999999d"], "at most 36500d"),
+    ] {
+        let output = isle(&[args, &["--store", store]].concat()).await;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(2) && said.contains(why), "{args:?}: {said}");
+    }
+    let nobody = format!("http://127.0.0.1:{}", free_port());
+    let output = isle(&["pause", "--compactor", &nobody]).await;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        said.contains("compactor-node") && said.contains("--compactor") && said.contains("--store"),
+        "{said}"
+    );
 }

@@ -49,22 +49,26 @@ impl CompactionMode {
         if let Some(us) = self.retention_us()
             && us <= 0
         {
-            return Err(format!("a retention of {us} microseconds deletes everything"));
+            return Err(format!("a retention of {} deletes everything", human(us)));
         }
         let Self::TimeWindow { segment_us, retention_us, .. } = *self else { return Ok(()) };
         if segment_us <= 0 {
-            return Err(format!("a window of {segment_us} microseconds holds nothing"));
+            return Err(format!("a window of {} holds nothing", human(segment_us)));
         }
         if segment_us > retention_us {
             return Err(format!(
-                "a window of {segment_us} microseconds is longer than the retention, {retention_us}: rows would live \
-                 twice as long as they should; take a shorter window"
+                "a window of {} is longer than the retention, {}: rows would live twice as long as they should; take a \
+                 shorter window",
+                human(segment_us),
+                human(retention_us)
             ));
         }
         if retention_us / segment_us > MAX_WINDOWS {
             return Err(format!(
-                "a retention of {retention_us} microseconds has more than {MAX_WINDOWS} windows of {segment_us}: every \
-                 read would have to look into each; take a longer window"
+                "a retention of {} has more than {MAX_WINDOWS} windows of {}: every read would have to look into each; \
+                 take a longer window",
+                human(retention_us),
+                human(segment_us)
             ));
         }
         Ok(())
@@ -125,6 +129,17 @@ impl Manifest {
         let holds = self.snapshots.iter().find(|(_, s)| s.seq >= table.min_seq);
         holds.map(|(name, _)| name.as_str())
     }
+}
+
+/// Microseconds in the largest unit that says them exactly.
+fn human(us: i64) -> String {
+    let units =
+        [(86_400_000_000, "d"), (3_600_000_000, "h"), (60_000_000, "m"), (1_000_000, "s"), (1_000, "ms")];
+    let exact = units.iter().find(|(unit, _)| us != 0 && us % unit == 0);
+    exact.map_or_else(
+        || if us == 0 { "0s".to_owned() } else { format!("{us}us") },
+        |(unit, name)| format!("{}{name}", us / unit),
+    )
 }
 
 #[cfg(test)]
