@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn only_a_change_of_words_is_news() {
-        let away = |s: &str| State::degraded(&format!("etcd has not answered for {s} s"));
+        let away = |s: &str| State::degraded(format!("etcd has not answered for {s} s"));
         assert!(is_same(&away("2.5"), &away("11")));
         assert!(!is_same(&away("2.5"), &State::degraded("etcd is full")));
         assert!(
