@@ -3,6 +3,7 @@
 use isle_storage::coordination::CoordinationError;
 use isle_storage::format::FormatError;
 use isle_storage::object::StoreError;
+use isle_storage::row::BlobId;
 
 /// Why a merge, a fold, a trim or a collection ended without doing its work. Nothing it made is named by anybody.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -30,6 +31,14 @@ pub enum JobError {
         /// What is wrong with it.
         error: FormatError,
     },
+    /// A value that was to be moved cannot be read: everything stays as it is, and the file is left alone from now on.
+    #[error("a value cannot be moved: {why}")]
+    UnreadableValue {
+        /// The blob file it lies in.
+        blob: BlobId,
+        /// What is wrong with it.
+        why: String,
+    },
     /// Coordination failed.
     #[error(transparent)]
     Coordination(#[from] CoordinationError),
@@ -52,7 +61,11 @@ impl JobError {
             Self::ClaimedElsewhere(_) | Self::Stale(_) | Self::ClaimLost(_) | Self::Unknown(_) => true,
             Self::Store(e) => e.is_transient(),
             Self::Coordination(e) => e.is_passing(),
-            Self::Damaged { .. } | Self::Refused(_) | Self::Stopped(_) | Self::Internal(_) => false,
+            Self::Damaged { .. }
+            | Self::UnreadableValue { .. }
+            | Self::Refused(_)
+            | Self::Stopped(_)
+            | Self::Internal(_) => false,
         }
     }
 }

@@ -24,6 +24,8 @@ pub struct CompactorMetrics {
     runs: Unsigned,
     head_version: Unsigned,
     debt_bytes: Unsigned,
+    blob_bytes: Unsigned,
+    blob_garbage_bytes: Unsigned,
     bytes: Counter,
     merges: Counter,
     expired: Counter,
@@ -41,6 +43,11 @@ impl CompactorMetrics {
             runs: gauge("runs", "Sorted runs, L0 included"),
             head_version: gauge("head_version", "Newest manifest version known"),
             debt_bytes: gauge("compaction_debt_bytes", "Bytes that should have been merged by now"),
+            blob_bytes: gauge("blob_bytes", "Bytes of blob files in use"),
+            blob_garbage_bytes: gauge(
+                "blob_garbage_bytes",
+                "Bytes of blob files that nothing points at, as far as that is known",
+            ),
             bytes: metrics.register(
                 "compaction_bytes",
                 "Bytes read and written by merges",
@@ -64,12 +71,14 @@ impl CompactorMetrics {
         }
     }
 
-    pub(crate) fn observe(&self, manifest: &Manifest, settings: &CompactorSettings) {
+    pub(crate) fn observe(&self, manifest: &Manifest, settings: &CompactorSettings, blob_garbage: u64) {
         let l0 = manifest.runs.iter().filter(|r| r.l0).map(|r| r.tables.len() as u64).sum();
         self.l0_tables.set(l0);
         self.runs.set(manifest.runs.len() as u64);
         self.head_version.set(manifest.version.0);
         self.debt_bytes.set(plan::debt_bytes(manifest, settings));
+        self.blob_bytes.set(manifest.blobs.values().sum());
+        self.blob_garbage_bytes.set(blob_garbage);
     }
 
     pub(crate) fn merged(&self, report: &MergeReport, went: Went) {

@@ -128,6 +128,33 @@ pub struct PlannedMerge {
     pub reason: &'static str,
     /// How due it is, in percent.
     pub score: u32,
+    /// Where it is only about values that move out of blob files: how many, and of how much.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub moving: Option<PlannedMove>,
+}
+
+/// Values that would move out of blob files of which little is alive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PlannedMove {
+    /// The blob files.
+    pub files: u64,
+    /// Tables that would be written again.
+    pub tables: u64,
+    /// Bytes of values that would be copied.
+    pub live_bytes: u64,
+    /// Bytes of these files that nothing points at.
+    pub garbage_bytes: u64,
+}
+
+impl From<&plan::Moving> for PlannedMove {
+    fn from(moving: &plan::Moving) -> Self {
+        Self {
+            files: moving.files.len() as u64,
+            tables: moving.tables.len() as u64,
+            live_bytes: moving.live,
+            garbage_bytes: moving.garbage,
+        }
+    }
 }
 
 /// Tables that would go because their retention has ended.
@@ -318,8 +345,12 @@ impl<'a> Run<'a> {
         };
         self.summary.outcome = Outcome::WorkLeft;
         let bytes = task.bytes(manifest);
+        let mut moving = None;
         let (runs, reason, score) = match &task {
-            Task::Merge(planned) => (planned.inputs.clone(), planned.reason, planned.score),
+            Task::Merge(planned) => {
+                moving = planned.moving.as_ref().map(PlannedMove::from);
+                (planned.inputs.clone(), planned.reason, planned.score)
+            }
             Task::Part(merge, _) => {
                 (manifest.staged.get(merge).map(|m| m.inputs.clone()).unwrap_or_default(), "part", 100)
             }
@@ -335,7 +366,7 @@ impl<'a> Run<'a> {
         let runs = runs.iter().map(|r| r.0).collect();
         self.summary.merges += 1;
         self.summary.bytes_read += bytes;
-        self.plan.merge = Some(PlannedMerge { runs, bytes, reason, score });
+        self.plan.merge = Some(PlannedMerge { runs, bytes, reason, score, moving });
     }
 
     async fn house(&mut self) -> Result<(), JobError> {
@@ -464,8 +495,10 @@ impl Merging<'_> {
                 Err(JobError::ClaimedElsewhere(who)) => {
                     so_far.elsewhere.insert(task.job(), who);
                 }
-                // Its run is left alone from here on, and other work goes on.
-                Err(error @ JobError::Damaged { .. }) => so_far.damaged = Some(error),
+                // Its run, or the blob file, is left alone from here on, and other work goes on.
+                Err(error @ (JobError::Damaged { .. } | JobError::UnreadableValue { .. })) => {
+                    so_far.damaged = Some(error);
+                }
                 Err(error) => return Err(error),
             }
         }

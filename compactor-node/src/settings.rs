@@ -23,6 +23,11 @@ pub struct CompactorSettings {
     pub level_fanout: u64,
     /// A run of which so many rows in a hundred are tombstones or have expired is rewritten for that reason alone.
     pub waste_percent: u32,
+    /// A blob file of which so many bytes in a hundred are garbage gives its other values to a new one, and goes. Files that
+    /// the log points at stay as they are. At 100 none does before nothing of it is alive.
+    pub blob_garbage_percent: u32,
+    /// A blob file that values move into is closed at about this many bytes.
+    pub blob_file_bytes: u64,
     /// In fifo and time_window mode, flushed runs that one merge joins at most.
     pub join_width: usize,
     /// In fifo and time_window mode, runs above which joined ones are joined once more.
@@ -86,6 +91,8 @@ impl Default for CompactorSettings {
             max_merge_width: 32,
             level_fanout: 10,
             waste_percent: 50,
+            blob_garbage_percent: 50,
+            blob_file_bytes: 256 << 20,
             join_width: 1024,
             max_slices: 4096,
             table_bytes: 64 << 20,
@@ -136,10 +143,15 @@ impl CompactorSettings {
             self.l0_trigger.max(self.tier_width) as u64,
         )?;
         at_least("level_fanout", self.level_fanout, 2)?;
-        at_least("waste_percent", u64::from(self.waste_percent), 10)?;
-        if self.waste_percent > 100 {
-            return Err(format!("compactor.waste_percent is {}; it must be at most 100", self.waste_percent));
+        for (name, percent) in
+            [("waste_percent", self.waste_percent), ("blob_garbage_percent", self.blob_garbage_percent)]
+        {
+            at_least(name, u64::from(percent), 10)?;
+            if percent > 100 {
+                return Err(format!("compactor.{name} is {percent}; it must be at most 100"));
+            }
         }
+        at_least("blob_file_bytes", self.blob_file_bytes, 1)?;
         at_least("join_width", self.join_width as u64, self.l0_trigger.max(2) as u64)?;
         at_least("max_slices", self.max_slices as u64, 2)?;
         at_least("table_bytes", self.table_bytes, 64 << 10)?;
@@ -182,5 +194,9 @@ mod tests {
         small.validate().unwrap();
         let bad = CompactorSettings { backoff_seconds: (0.0, 1.0), ..Default::default() };
         assert!(bad.validate().unwrap_err().contains("backoff_seconds"));
+        for percent in [9, 101] {
+            let bad = CompactorSettings { blob_garbage_percent: percent, ..Default::default() };
+            assert!(bad.validate().unwrap_err().contains("blob_garbage_percent"));
+        }
     }
 }

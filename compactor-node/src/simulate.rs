@@ -206,6 +206,7 @@ impl Simulation {
                     expiring: None,
                     raw_bytes: len,
                     blobs: Vec::new(),
+                    blob_use: Vec::new(),
                     extra: Default::default(),
                 })
             })

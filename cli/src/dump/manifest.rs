@@ -6,7 +6,7 @@ use isle_storage::coordination::identity::OpenMode;
 use isle_storage::coordination::{self, CoordinationSettings};
 use isle_storage::database::Database;
 use isle_storage::environment::Environment;
-use isle_storage::manifest::{Manifest, checkpoint as format, text};
+use isle_storage::manifest::{BlobFile, Manifest, checkpoint as format, text};
 use isle_storage::names;
 use isle_storage::recognise::Content;
 
@@ -57,8 +57,23 @@ fn print(manifest: &Manifest, json: bool) -> Result<(), Failure> {
     if json {
         output::line(&serde_json::to_string_pretty(manifest)?)
     } else {
-        output::write(text::print(manifest).as_bytes())
+        output::write(text::print(manifest).as_bytes())?;
+        output::write(blob_files(manifest).as_bytes())
     }
+}
+
+/// How much of each blob file is alive, as comments: it follows from what the tables say.
+fn blob_files(manifest: &Manifest) -> String {
+    let line = |(name, file): (&String, BlobFile)| {
+        let BlobFile { len, live, counted } = file;
+        let known = if counted { "" } else { " held by the log, or not counted by every table" };
+        let garbage = file.garbage();
+        format!(
+            "# blob {name:?} len={len} live={} values={} garbage={garbage}{known}\n",
+            live.bytes, live.values
+        )
+    };
+    manifest.blob_files().into_iter().map(line).collect()
 }
 
 async fn newest(place: &Place) -> Result<Manifest, Failure> {

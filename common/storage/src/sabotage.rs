@@ -28,6 +28,8 @@ pub enum Rule {
     MergeInPlace,
     /// A merge keeps what snapshots see.
     MergeForSnapshots,
+    /// Values that move are durable before a row that points at them is named.
+    ValuesBeforePointers,
     /// A page of the tail is delivered once.
     DeliverOnce,
 }

@@ -5,6 +5,7 @@
 //! [`isle_storage::manifest::staged`]). A worker that dies leaves the parts that are staged; its claim expires, and its
 //! part is done again by somebody else.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use isle_storage::coordination::{Authority, Loaded};
 use isle_storage::ids::{JobId, SeqNo, Timestamp, Version};
 use isle_storage::manifest::{Author, Change, JudgedExpiry, Manifest, Pause, Run, StagedMerge, StagedPart};
 use isle_storage::merge::Held;
+use isle_storage::row::BlobId;
 use isle_storage::sabotage::{Rule, broken};
 use isle_storage::watch;
 use tokio::time::Instant;
@@ -120,7 +122,7 @@ impl Compactor {
     fn next_task(&self, view: &mut watch::Receiver<Option<Current>>) -> (Option<Task>, Option<Timestamp>) {
         let seen = view.borrow_and_update().as_ref().map(|c| Arc::clone(&c.manifest));
         let Some(manifest) = seen else { return (None, None) };
-        self.0.metrics.observe(&manifest, &self.0.settings);
+        self.0.metrics.observe(&manifest, &self.0.settings, self.blob_garbage(&manifest));
         if self.is_paused(&manifest) {
             return (None, manifest.pause.as_ref().and_then(|p| p.until));
         }
@@ -171,9 +173,19 @@ impl Compactor {
     /// Bytes that a task reads: none where it only cuts a merge into parts, each of which is a task of its own.
     pub(crate) fn bytes_of(&self, task: &Task, manifest: &Manifest) -> u64 {
         match task {
-            Task::Merge(planned) if parts::count(planned.bytes, &self.0.settings) > 1 => 0,
+            Task::Merge(planned) if self.parts_of(planned) > 1 => 0,
             _ => task.bytes(manifest),
         }
+    }
+
+    /// Into how many parts a merge is cut. One that only moves values is planned no larger than a part.
+    fn parts_of(&self, planned: &MergePlan) -> usize {
+        if planned.moving.is_some() { 1 } else { parts::count(planned.bytes, &self.0.settings) }
+    }
+
+    /// The blob files whose values a merge moves, by the newest manifest.
+    fn emptied(&self, manifest: &Manifest) -> BTreeSet<BlobId> {
+        plan::due_blobs(manifest, &self.0.settings, self.0.busy.lock().unreadable())
     }
 
     /// Whether nobody is to begin a merge now.
@@ -206,10 +218,15 @@ impl Compactor {
         };
         let mut busy = shared.busy.lock();
         busy.end(task);
-        if matches!(result, Err(JobError::ClaimedElsewhere(_))) {
-            busy.elsewhere(task, Instant::now());
+        match &result {
+            Err(JobError::ClaimedElsewhere(_)) => busy.elsewhere(task, Instant::now()),
+            Err(JobError::UnreadableValue { blob, .. }) => busy.give_up(blob.clone()),
+            _ => {}
         }
         drop(busy);
+        if let Err(error @ JobError::UnreadableValue { .. }) = &result {
+            shared.status.lock().trouble.insert("blobs", error.to_string());
+        }
         if let Err(JobError::Damaged { object, error }) = &result {
             self.leave_alone(object, &error.to_string());
         }
@@ -300,9 +317,10 @@ impl Compactor {
         let loaded = db.load().await?;
         let plan = refresh(planned, &loaded.manifest)?;
         let inputs = runs(&loaded.manifest, &plan.inputs)?;
+        let (emptied, only) = emptied_by(&plan, self.emptied(&loaded.manifest))?;
         let snapshots: Vec<Held> = loaded.manifest.snapshots.values().map(Held::from).collect();
         let expired_by = plan::certain(db.env.clock.now(), settings);
-        let parts = parts::count(plan.bytes, settings);
+        let parts = self.parts_of(&plan);
         if parts > 1 {
             let splits = claimed.guard(parts::splits(db, &inputs, parts)).await?;
             if !splits.is_empty() {
@@ -315,7 +333,7 @@ impl Compactor {
                     bottom: plan.bottom,
                     at: db.env.clock.now(),
                 };
-                let begun = self.commit(id, &claimed.authority, change).await?;
+                let begun = self.commit(id, &claimed.authority, vec![change]).await?;
                 return Ok((Went::Begun, MergeReport::default(), begun.manifest.version));
             }
         }
@@ -326,6 +344,8 @@ impl Compactor {
             expired_by,
             bottom: plan.bottom,
             owner: self.owner(id),
+            emptied: Arc::new(emptied),
+            only,
         };
         let made = execute::merge(db, settings, &self.0.resources, &work, claimed).await?;
         let change = Change::Merge {
@@ -368,6 +388,8 @@ impl Compactor {
             expired_by: horizon(staged, plan::certain(db.env.clock.now(), &self.0.settings)),
             bottom: staged.bottom,
             owner: self.owner(id),
+            emptied: Arc::new(self.emptied(&loaded.manifest)),
+            only: None,
         };
         let made = match execute::merge(db, &self.0.settings, &self.0.resources, &work, claimed).await {
             Err(error @ JobError::Damaged { .. }) => {
@@ -394,7 +416,7 @@ impl Compactor {
 
     /// A part cannot be done, and so the merge cannot: its inputs are free again, for merges that leave out what is damaged.
     async fn abandon(&self, merge: Version, id: JobId, claimed: &Claimed) {
-        match self.commit(id, &claimed.authority, Change::AbandonMerge { merge }).await {
+        match self.commit(id, &claimed.authority, vec![Change::AbandonMerge { merge }]).await {
             Ok(_) => tracing::warn!(%merge, "an input is damaged; the merge in parts is abandoned"),
             // Somebody else has, or it is forsaken in the end.
             Err(error) => {
@@ -416,7 +438,10 @@ impl Compactor {
         made: &Made,
         change: Change,
     ) -> Result<Loaded, JobError> {
-        let committed = self.commit(id, &claimed.authority, change).await;
+        let blobs = made.blobs.clone();
+        let added = (!blobs.is_empty()).then_some(Change::AddBlobs { blobs });
+        let changes = added.into_iter().chain([change]).collect();
+        let committed = self.commit(id, &claimed.authority, changes).await;
         if let Err(error) = &committed
             && !matches!(error, JobError::Unknown(_))
         {
@@ -427,10 +452,15 @@ impl Compactor {
 
     /// Commits on top of the head as it is now. Of the one the work began with, after hours of other people's commits,
     /// the manifest would no longer remember who made the next version, and nobody could tell whether it was us.
-    async fn commit(&self, id: JobId, authority: &Authority, change: Change) -> Result<Loaded, JobError> {
+    async fn commit(
+        &self,
+        id: JobId,
+        authority: &Authority,
+        changes: Vec<Change>,
+    ) -> Result<Loaded, JobError> {
         let db = &self.0.db;
         let now = db.load().await?;
-        job::commit_changes(db, authority, &Author::Job(id), vec![change], now).await
+        job::commit_changes(db, authority, &Author::Job(id), changes, now).await
     }
 
     /// Has the whole fleet begin no further merge, until [`Compactor::resume`] or for so long; what is under way comes to
@@ -500,6 +530,19 @@ fn runs(manifest: &Manifest, ids: &[isle_storage::ids::RunId]) -> Result<Vec<Arc
     let find = |id| manifest.runs.iter().find(|r| r.id == id).cloned();
     let found: Option<Vec<_>> = ids.iter().map(|id| find(*id)).collect();
     found.ok_or_else(|| JobError::Stale("an input is gone: another job merged it".to_owned()))
+}
+
+/// The blob files whose values `plan` moves, of those that are `due`, and where it is about nothing else, the tables.
+fn emptied_by(
+    plan: &MergePlan,
+    due: BTreeSet<BlobId>,
+) -> Result<(BTreeSet<BlobId>, Option<BTreeSet<String>>), JobError> {
+    let Some(moving) = &plan.moving else { return Ok((due, None)) };
+    let files: BTreeSet<BlobId> = moving.files.intersection(&due).cloned().collect();
+    match files.is_empty() {
+        true => Err(JobError::Stale("there is nothing left to move out of the blob files".to_owned())),
+        false => Ok((files, Some(moving.tables.clone()))),
+    }
 }
 
 /// The plan against a newer manifest: the same inputs, with today's snapshots and today's bottom.

@@ -23,8 +23,8 @@ use std::time::Duration;
 use isle_storage::coordination::follow::{self, Current};
 use isle_storage::coordination::{Loaded, NodeInfo};
 use isle_storage::database::Database;
-use isle_storage::ids::JobId;
-use isle_storage::manifest::{CompactionMode, Manifest};
+use isle_storage::ids::{JobId, Version};
+use isle_storage::manifest::{BlobFile, CompactionMode, Manifest};
 use isle_storage::watch;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -85,6 +85,12 @@ pub struct CompactorStatus {
     pub retired: usize,
     /// Bytes that should have been merged by now.
     pub debt_bytes: u64,
+    /// Blob files in use.
+    pub blob_files: usize,
+    /// Their bytes.
+    pub blob_bytes: u64,
+    /// Those of these bytes that nothing points at, as far as that is known.
+    pub blob_garbage_bytes: u64,
     /// What this process is merging, if anything.
     pub merging: Option<String>,
     /// The same, by the job's claim.
@@ -133,6 +139,8 @@ struct Shared {
     resources: Resources,
     asked: Notify,
     status: Mutex<CompactorStatus>,
+    /// As of that version.
+    blob_garbage: Mutex<(Version, u64)>,
     collector: tokio::sync::Mutex<Collector>,
     sweeper: tokio::sync::Mutex<Sweeper>,
     stop: CancellationToken,
@@ -193,6 +201,7 @@ impl Compactor {
             resources,
             asked: Notify::new(),
             status: Mutex::default(),
+            blob_garbage: Mutex::default(),
             collector: tokio::sync::Mutex::default(),
             sweeper: tokio::sync::Mutex::default(),
             stop,
@@ -222,6 +231,9 @@ impl Compactor {
             status.merges_in_parts = m.staged.len();
             status.parts_left = m.staged.values().map(|s| s.missing().count()).sum();
             status.debt_bytes = plan::debt_bytes(m, &self.0.settings);
+            status.blob_files = m.blobs.len();
+            status.blob_bytes = m.blobs.values().sum();
+            status.blob_garbage_bytes = self.blob_garbage(m);
             if let Some(why) = &current.trouble {
                 status.trouble.insert("follow", why.clone());
             }
@@ -232,6 +244,15 @@ impl Compactor {
                 .or_insert_with(|| "the manifest has not been loaded yet".to_owned());
         }
         status
+    }
+
+    /// Bytes of blob files that nothing points at. Counted once for each version: the status is asked for often.
+    fn blob_garbage(&self, manifest: &Manifest) -> u64 {
+        let mut counted = self.0.blob_garbage.lock();
+        if counted.0 != manifest.version {
+            *counted = (manifest.version, manifest.blob_files().values().map(BlobFile::garbage).sum());
+        }
+        counted.1
     }
 
     /// Asks for a merge of everything into one run; answers with the id of the request, which need not be kept.

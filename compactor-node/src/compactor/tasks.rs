@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use isle_storage::ids::{JobId, RunId, Timestamp, Version};
 use isle_storage::manifest::{CompactionMode, Manifest};
+use isle_storage::row::BlobId;
 use tokio::time::Instant;
 
 use super::damage::Damage;
@@ -79,6 +80,8 @@ impl Task {
 pub(crate) struct Busy {
     jobs: BTreeMap<JobId, Held>,
     pub(super) damage: Damage,
+    /// Blob files with a value that could not be read: values are not moved out of them as long as this process lives.
+    unreadable: BTreeSet<BlobId>,
 }
 
 #[derive(Debug)]
@@ -125,6 +128,16 @@ impl Busy {
         self.jobs.is_empty()
     }
 
+    /// Values of this blob file cannot be moved.
+    pub(crate) fn give_up(&mut self, blob: BlobId) {
+        self.unreadable.insert(blob);
+    }
+
+    /// Blob files whose values cannot be moved.
+    pub(crate) fn unreadable(&self) -> &BTreeSet<BlobId> {
+        &self.unreadable
+    }
+
     fn has(&self, job: JobId) -> bool {
         self.jobs.contains_key(&job)
     }
@@ -149,7 +162,7 @@ pub(crate) fn next(
     let is_free = |task: &Task| !busy.has(task.job()) && task.inputs().iter().all(|run| !taken.contains(run));
     let planned = match full.then(|| plan::full(manifest, settings)).flatten() {
         Some(everything) => Some(Task::Merge(everything)).filter(is_free),
-        None => plan::all(manifest, settings, now)
+        None => plan::all_but(manifest, settings, now, busy.unreadable())
             .into_iter()
             .map(Task::from)
             .find(is_free)
@@ -221,6 +234,7 @@ mod tests {
                 expiring: None,
                 raw_bytes: *len,
                 blobs: Vec::new(),
+                blob_use: Vec::new(),
                 extra: Default::default(),
             };
             m.runs.push(Arc::new(Run { id: RunId(seq), l0: *l0, tables: vec![Arc::new(table)] }));

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use isle_storage::manifest::KeyRange;
-use isle_storage::merge::{Direction, Feed, Merge, Rewrite, RewriteCounts, Step};
+use isle_storage::merge::{Direction, Feed, Merge, Move, Relocation, Rewrite, RewriteCounts, Step};
 use isle_storage::sst::{Block, EncodedTable, TableBuilder, TableOptions};
 
 use super::source::{Window, damaged};
@@ -60,6 +60,7 @@ pub(super) struct Engine {
     lanes: Vec<Lane>,
     start: Bytes,
     rewrite: Rewrite,
+    relocation: Relocation,
     making: Making,
     next: u64,
     open: Option<TableBuilder>,
@@ -77,13 +78,22 @@ struct Lane {
 }
 
 impl Engine {
-    /// A merge of `lanes` runs over the keys of `range`. Names go on from `next`.
-    pub(super) fn new(lanes: usize, range: &KeyRange, rewrite: Rewrite, making: Making, next: u64) -> Self {
+    /// A merge of `lanes` runs over the keys of `range`. Names go on from `next`, places of values from where
+    /// `relocation` stands.
+    pub(super) fn new(
+        lanes: usize,
+        range: &KeyRange,
+        rewrite: Rewrite,
+        relocation: Relocation,
+        making: Making,
+        next: u64,
+    ) -> Self {
         Self {
             tree: Merge::new(lanes, Direction::Forward).bounded(range.end.clone()),
             lanes: (0..lanes).map(|_| Lane::default()).collect(),
             start: range.start.clone(),
             rewrite,
+            relocation,
             making,
             next,
             open: None,
@@ -135,9 +145,14 @@ impl Engine {
         format!("{}-{}", self.making.owner, self.next)
     }
 
-    /// The rows read and written, what was decided of them, and the number of the next table.
-    pub(super) fn end(self) -> (u64, u64, Rewrite, u64) {
-        (self.rows_in, self.rows_out, self.rewrite, self.next)
+    /// The values whose rows were written since this was asked last: they must come to lie where their rows say.
+    pub(super) fn take_moves(&mut self) -> Vec<Move> {
+        self.relocation.take_moves()
+    }
+
+    /// The rows read and written, what was decided of them, and the numbers of the next table and the next file.
+    pub(super) fn end(self) -> (u64, u64, Rewrite, Relocation, u64) {
+        (self.rows_in, self.rows_out, self.rewrite, self.relocation, self.next)
     }
 
     /// Opens the next block of lane `i`, or tells the tree its end; false where its next window must come first.
@@ -185,6 +200,7 @@ impl Engine {
         self.rows_in += 1;
         if let Some(row) = self.rewrite.judge(row) {
             self.rows_out += 1;
+            let row = self.relocation.place(row);
             self.open.get_or_insert_with(|| self.making.table()).push(row);
         }
         self.tree.pop();

@@ -10,10 +10,14 @@
 //! that is cut off ends after its turn. Several cores are used by several merges, of other runs or of other keys
 //! ([`crate::parts`]).
 //!
+//! Values in blob files are not read, but for those that move out of files of which little is alive: these are copied
+//! beside the merge ([`values`]).
+//!
 //! # Memory
 //! Whatever the store's latency and however large its tables, a process holds at most: its read-ahead windows (a fixed
 //! budget, shared by its merges), `upload_bytes_in_flight` of tables, in parts that are being built or uploaded, and for
-//! each of its merges what the open table will say of itself at its end: some bytes a block, and eight a key.
+//! each of its merges what the open table will say of itself at its end: some bytes a block, and eight a key. Where
+//! values move: half as many bytes of blob files in parts again, and a few windows of values for each merge.
 //!
 //! # Crash cases
 //! Until an edit names them nobody names the outputs. A merge that fails, loses its claim, runs out of time or is closed
@@ -26,20 +30,24 @@ mod outputs;
 mod resources;
 mod source;
 mod stretches;
+mod values;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use isle_storage::database::Database;
 use isle_storage::ids::{SeqNo, Timestamp};
 use isle_storage::manifest::{KeyRange, Run, TableEntry};
-use isle_storage::merge::{Held, Rewrite};
+use isle_storage::merge::{Held, Relocation, Rewrite};
 use isle_storage::names::ObjectPath;
+use isle_storage::row::BlobId;
 use isle_storage::sst::TableOptions;
 
 use self::engine::{Engine, Making, Turn, untouched};
 use self::outputs::Outputs;
 use self::source::Source;
 use self::stretches::Stretch;
+use self::values::Values;
 use crate::error::JobError;
 use crate::job::Claimed;
 use crate::settings::CompactorSettings;
@@ -47,6 +55,9 @@ use crate::settings::CompactorSettings;
 pub use self::outputs::take_back;
 pub use self::resources::Resources;
 pub(crate) use self::source::read_meta;
+
+/// So many times `part_bytes` of values one merge, or part of one, moves at most; what is left is moved by the next.
+const MOST_MOVED_PARTS: u64 = 2;
 
 /// A table that stands alone is kept as it is from this part of `table_bytes` on; smaller ones are joined.
 const KEEP_FROM_PART: u64 = 2;
@@ -66,6 +77,10 @@ pub struct Work {
     pub bottom: bool,
     /// Outputs are named `<owner>-<n>`.
     pub owner: String,
+    /// Blob files whose values move, as far as rows that are kept point at them.
+    pub emptied: Arc<BTreeSet<BlobId>>,
+    /// Where the merge is about nothing but values: the tables to be written again. All others stay as they are.
+    pub only: Option<BTreeSet<String>>,
 }
 
 /// What a merge has made and nobody names yet.
@@ -75,7 +90,9 @@ pub struct Made {
     pub tables: Vec<Arc<TableEntry>>,
     /// The objects that were made, for whoever must take them back.
     pub outputs: Vec<ObjectPath>,
-    /// Stored bytes of the tables that were made.
+    /// Blob files that were made, with their lengths.
+    pub blobs: BTreeMap<BlobId, u64>,
+    /// Stored bytes of the tables and the blob files that were made.
     pub bytes_written: u64,
     /// Rows read.
     pub rows_in: u64,
@@ -101,18 +118,22 @@ pub async fn merge(
     claimed: &Claimed,
 ) -> Result<Made, JobError> {
     let mut out = Outputs::new(db, resources, settings.table_bytes);
+    let mut values = Values::new(db, resources);
     let done = claimed
         .guard(async {
-            let done = Execution { db, settings, resources, work }.run(&mut out).await?;
+            let done = Execution { db, settings, resources, work }.run(&mut out, &mut values).await?;
             out.uploaded().await?;
-            Ok(done)
+            Ok(Made { blobs: values.durable().await?, ..done })
         })
         .await;
     if done.is_err() {
+        values.take_back().await;
         out.take_back().await;
     }
     let made = done?;
-    Ok(Made { tables: out.entries, outputs: out.names, bytes_written: out.bytes, ..made })
+    let bytes_written = out.bytes + made.blobs.values().sum::<u64>();
+    out.names.append(&mut values.names);
+    Ok(Made { tables: out.entries, outputs: out.names, bytes_written, ..made })
 }
 
 struct Execution<'a> {
@@ -123,10 +144,13 @@ struct Execution<'a> {
 }
 
 impl Execution<'_> {
-    async fn run(&self, out: &mut Outputs<'_>) -> Result<Made, JobError> {
+    async fn run(&self, out: &mut Outputs<'_>, values: &mut Values<'_>) -> Result<Made, JobError> {
         let keep = self.kept().await?;
         let newest = self.work.inputs.iter().map(|r| r.max_seq()).max().unwrap_or_default();
         let (mut made, mut next) = (Made::default(), 0);
+        let most = self.settings.part_bytes.saturating_mul(MOST_MOVED_PARTS);
+        let Work { emptied, owner, .. } = self.work;
+        let mut places = Relocation::new(Arc::clone(emptied), owner, self.settings.blob_file_bytes, most);
         for stretch in stretches::around(&self.work.inputs, &self.work.range, &keep) {
             match stretch {
                 Stretch::Keep(table) => {
@@ -135,8 +159,9 @@ impl Execution<'_> {
                     out.entries.push(table);
                 }
                 Stretch::Merge(range) => {
-                    let (rows_in, rows_out, rewrite, number) = self.merge(&range, next, out).await?.end();
-                    next = number;
+                    let engine = self.merge(&range, next, places, out, values).await?;
+                    let (rows_in, rows_out, rewrite, relocation, number) = engine.end();
+                    (places, next) = (relocation, number);
                     made.rows_in += rows_in;
                     made.rows_out += rows_out;
                     made.dropped |= rewrite.dropped();
@@ -154,7 +179,11 @@ impl Execution<'_> {
     /// old versions of its own keys is known only to itself.
     async fn kept(&self) -> Result<Vec<Arc<TableEntry>>, JobError> {
         let mut kept = Vec::new();
-        for table in stretches::alone(&self.work.inputs, &self.work.range) {
+        let alone = stretches::alone(&self.work.inputs, &self.work.range);
+        if let Some(only) = &self.work.only {
+            return Ok(alone.into_iter().filter(|t| !only.contains(&t.name)).collect());
+        }
+        for table in alone {
             let clean = (table.deletes == 0 || !self.work.bottom)
                 && table.min_expires.is_none_or(|expires| expires > self.work.expired_by);
             if clean && table.len >= self.settings.table_bytes / KEEP_FROM_PART {
@@ -168,7 +197,14 @@ impl Execution<'_> {
     }
 
     /// Merges the rows of `range`.
-    async fn merge(&self, range: &KeyRange, next: u64, out: &mut Outputs<'_>) -> Result<Engine, JobError> {
+    async fn merge(
+        &self,
+        range: &KeyRange,
+        next: u64,
+        places: Relocation,
+        out: &mut Outputs<'_>,
+        values: &mut Values<'_>,
+    ) -> Result<Engine, JobError> {
         let met = |r: &&Arc<Run>| r.tables.iter().any(|t| range.meets(t));
         let inputs: Vec<&Arc<Run>> = self.work.inputs.iter().filter(met).collect();
         let window = self.resources.window_bytes(inputs.len());
@@ -183,7 +219,7 @@ impl Execution<'_> {
             part_bytes: self.resources.uploads.part_bytes(),
             owner: self.work.owner.clone(),
         };
-        let mut engine = Engine::new(sources.len(), range, rewrite, making, next);
+        let mut engine = Engine::new(sources.len(), range, rewrite, places, making, next);
         loop {
             out.room(|| engine.table_name()).await;
             let turn;
@@ -197,7 +233,9 @@ impl Execution<'_> {
                 })
                 .await
                 .map_err(|e| JobError::Internal(e.to_string()))?;
-            match turn? {
+            let turn = turn?;
+            values.take(engine.take_moves()).await?;
+            match turn {
                 Turn::Needs(i) => {
                     let window = sources[i].next().await?;
                     engine.feed(i, window);

@@ -21,6 +21,8 @@ const LEAST_WINDOW: u64 = 64 << 10;
 pub struct Resources {
     /// For parts of tables, being built or uploaded.
     pub(super) uploads: PartBudget,
+    /// For parts of blob files that values move into.
+    pub(super) values: PartBudget,
     pub(super) reads: Arc<Throttle>,
     pub(super) writes: Arc<Throttle>,
     merges: u64,
@@ -32,8 +34,12 @@ impl Resources {
     #[must_use]
     pub fn new(settings: &CompactorSettings) -> Self {
         let part = usize::try_from(settings.upload_part_bytes).unwrap_or(usize::MAX);
+        // A part for each merge, or one's values could wait for another's, whose rows wait for the tables of the first.
+        let values = (settings.upload_bytes_in_flight / 2)
+            .max(settings.upload_part_bytes.saturating_mul(settings.merge_workers as u64));
         Self {
             uploads: PartBudget::new(settings.upload_bytes_in_flight, part),
+            values: PartBudget::new(values, part),
             reads: Arc::new(Throttle::new(settings.max_read_bytes_per_second)),
             writes: Arc::new(Throttle::new(settings.max_write_bytes_per_second)),
             merges: settings.merge_workers as u64,

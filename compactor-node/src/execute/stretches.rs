@@ -89,6 +89,7 @@ mod tests {
                 expiring: None,
                 raw_bytes: 1,
                 blobs: Vec::new(),
+                blob_use: Vec::new(),
                 extra: Default::default(),
             })
         };

@@ -15,13 +15,14 @@
 //! Every policy says how due its work is, in percent: 100 is due. The highest goes first, and what waits grows: L0 runs
 //! that gather, runs that pile up. Nothing is planned for ever before something else. Retention costs no I/O and goes
 //! first; a run full of tombstones or of expired rows ([`waste`]) is work of its own, or it would lie beneath until
-//! something large enough comes down on it.
+//! something large enough comes down on it. So are blob files of which little is alive ([`blobs`]).
 //!
 //! # Time
 //! Retention and expiry make work without any commit. Where there is nothing to do, [`Outlook::look_again`] is the next
 //! instant at which there may be, and whoever asked sleeps until then. Instants are judged `max_clock_skew` late: what is
 //! over here is over on every clock.
 
+mod blobs;
 mod joins;
 mod leveled;
 mod retention;
@@ -37,9 +38,11 @@ use std::time::Duration;
 
 use isle_storage::ids::{JobId, RunId, SeqNo, Timestamp};
 use isle_storage::manifest::{Change, CompactionMode, Manifest, Run};
+use isle_storage::row::BlobId;
 
 use crate::settings::CompactorSettings;
 
+pub use blobs::{Moving, due as due_blobs};
 pub use retention::{expire, next_end, over};
 
 /// The next piece of work.
@@ -60,6 +63,8 @@ pub struct MergePlan {
     pub bottom: bool,
     /// Bytes to read.
     pub bytes: u64,
+    /// Where it is about nothing but values that move out of blob files: which.
+    pub moving: Option<Moving>,
     /// Every snapshot's sequence number at planning time.
     pub snapshots: Vec<SeqNo>,
     /// The mode it was planned in.
@@ -188,9 +193,21 @@ pub fn next(manifest: &Manifest, settings: &CompactorSettings, now: Timestamp) -
 /// All that is due at `now`, the most due first: whoever finds the first claimed may take another that shares no input.
 #[must_use]
 pub fn all(manifest: &Manifest, settings: &CompactorSettings, now: Timestamp) -> Vec<Plan> {
-    let mut plans: Vec<Plan> =
-        retention::plan(manifest, certain(now, settings)).map(Plan::Expire).into_iter().collect();
+    all_but(manifest, settings, now, &BTreeSet::new())
+}
+
+/// The same, but for moving values out of blob files that cannot be read.
+#[must_use]
+pub fn all_but(
+    manifest: &Manifest,
+    settings: &CompactorSettings,
+    now: Timestamp,
+    unreadable: &BTreeSet<BlobId>,
+) -> Vec<Plan> {
+    let judged = certain(now, settings);
+    let mut plans: Vec<Plan> = retention::plan(manifest, judged).map(Plan::Expire).into_iter().collect();
     plans.extend(merges(Stretch::whole(manifest), settings, now).into_iter().map(Plan::Merge));
+    plans.extend(blobs::plans(manifest, settings, judged, unreadable).into_iter().map(Plan::Merge));
     // Stable: of two that are equally due the first stays first.
     plans.sort_by_key(|p| std::cmp::Reverse(p.score()));
     plans
@@ -293,6 +310,7 @@ impl<'a> Stretch<'a> {
             inputs: inputs.iter().map(|r| r.id).collect(),
             bottom: to == self.runs.len() && self.is_at_the_bottom(),
             bytes: inputs.iter().map(|r| r.len_bytes()).sum(),
+            moving: None,
             snapshots,
             mode: self.manifest.compaction.clone(),
             reason,

@@ -27,6 +27,7 @@ fn table(name: &str, seq: u64, len: u64) -> TableEntry {
         expiring: None,
         raw_bytes: len,
         blobs: Vec::new(),
+        blob_use: Vec::new(),
         extra: Default::default(),
     }
 }

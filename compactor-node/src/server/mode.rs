@@ -225,7 +225,9 @@ fn failed(error: JobError) -> ApiError {
             ApiError::new(ErrorCode::NotReady, format!("{message}; nothing was changed, try again"))
         }
         JobError::Stopped(_) => ApiError::new(ErrorCode::ShuttingDown, message),
-        JobError::Damaged { .. } => ApiError::new(ErrorCode::Damaged, message),
+        JobError::Damaged { .. } | JobError::UnreadableValue { .. } => {
+            ApiError::new(ErrorCode::Damaged, message)
+        }
         JobError::Internal(_) => ApiError::internal(message),
     }
 }

@@ -143,6 +143,7 @@ mod tests {
             expiring: None,
             raw_bytes: 1,
             blobs: blobs.iter().map(|b| (*b).to_owned()).collect(),
+            blob_use: Vec::new(),
             extra: Default::default(),
         })
     }

@@ -2,8 +2,10 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a broken promise ends the test that met it")]
 
+mod blobs;
 mod collect;
 mod costs;
+mod files;
 mod fleet;
 mod http;
 mod jobs;

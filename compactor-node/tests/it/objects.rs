@@ -41,7 +41,8 @@ pub(crate) async fn named(e: &Embedded) -> BTreeSet<String> {
     let m = e.db.load().await.unwrap().manifest;
     let log = m.log.iter().map(|l| l.path().to_string());
     let tables = m.named_tables().map(|t| t.path().to_string());
-    log.chain(tables).chain(m.retired.iter().map(|r| r.path.to_string())).collect()
+    let blobs = m.blobs.keys().map(|b| names::blob(b).to_string());
+    log.chain(tables).chain(blobs).chain(m.retired.iter().map(|r| r.path.to_string())).collect()
 }
 
 /// Every object outside `manifest/`.

@@ -6,6 +6,9 @@
 //! key, as readers do, must show what the model does: nothing stale, nothing back from the dead, nothing lost but what
 //! retention took, and that only when its time had come.
 //!
+//! Some values lie in blob files, which go as soon as the manifest retires them: whatever a row of a table points at must be
+//! there, and be what was written. Values move where the planner, or a merge in passing, moves them.
+//!
 //! Merges are also done in parts, by workers of different speed, and snapshots are also taken by a clock that is far behind:
 //! what they show at that instant must not be gone, now or later.
 
@@ -20,11 +23,13 @@ use isle_storage::manifest::{
     Author, Change, CompactionMode, Edit, EditError, JudgedExpiry, Key, KeyRange, LogEntry, Manifest,
     Snapshot, StagedPart, TableEntry,
 };
-use isle_storage::merge::{Direction, Feed, Merge, Rewrite, Step};
+use isle_storage::merge::{Direction, Feed, Merge, Relocation, Rewrite, Step};
 use isle_storage::names::{LogId, LogKind};
-use isle_storage::row::{Row, Value};
+use isle_storage::row::{BlobId, BlobPointer, Row, Value};
 use isle_storage::sst::{TableBuilder, TableOptions};
 use proptest::prelude::*;
+
+use crate::files::Files;
 
 const SECOND: i64 = 1_000_000;
 const SKEW: i64 = 2 * SECOND;
@@ -34,9 +39,12 @@ const MOST_STEPS: usize = 200;
 
 #[derive(Debug, Clone)]
 enum Op {
-    /// Keys, and for each what is written: 0 a delete, 1 a row that expires after so many seconds, otherwise a put.
+    /// Keys, and for each what is written: 0 a delete, 1 a row that expires after so many seconds, 2 and 3 a value in the
+    /// blob file that all such values of these keys share, otherwise a put.
     Write(Vec<(u8, u8, u8)>),
     Flush,
+    /// The log lets go of what is flushed.
+    Trim,
     Wait(u16),
     /// The planner's next choice, if there is one.
     Work,
@@ -75,6 +83,7 @@ fn any_op() -> impl Strategy<Value = Op> {
     prop_oneof![
         6 => entries.prop_map(Op::Write),
         6 => Just(Op::Flush),
+        2 => Just(Op::Trim),
         4 => (1u16..60).prop_map(Op::Wait),
         5 => Just(Op::Work),
         2 => Just(Op::Drain),
@@ -101,6 +110,9 @@ fn settings() -> CompactorSettings {
         join_width: 4,
         max_slices: 12,
         table_bytes: 4000,
+        blob_garbage_percent: 30,
+        blob_file_bytes: 1500,
+        part_bytes: 900,
         max_clock_skew_seconds: (SKEW / SECOND) as u64,
         ..CompactorSettings::default()
     }
@@ -135,6 +147,9 @@ struct World {
     /// Parts that were done and are not committed, the oldest first.
     worked: VecDeque<(Change, Vec<Made>)>,
     named: u64,
+    files: Files,
+    /// Every blob file that was ever named.
+    known: BTreeSet<BlobId>,
 }
 
 impl World {
@@ -150,6 +165,8 @@ impl World {
             begun: None,
             worked: VecDeque::new(),
             named: 0,
+            files: Files::default(),
+            known: BTreeSet::new(),
         };
         let adopt = Change::Adopt {
             epoch: Epoch(1),
@@ -174,6 +191,9 @@ impl World {
             extra: BTreeMap::new(),
         };
         self.m = self.m.apply(&edit)?;
+        self.known.extend(self.m.blobs.keys().cloned());
+        let (m, known) = (&self.m, &self.known);
+        self.files.retain(|name| m.blobs.contains_key(name) || !known.contains(name));
         Ok(())
     }
 
@@ -181,6 +201,7 @@ impl World {
         match op {
             Op::Write(entries) => self.write(entries),
             Op::Flush => self.flush(),
+            Op::Trim => self.trim(),
             Op::Wait(seconds) => self.now = self.now.plus(Duration::from_secs(u64::from(*seconds))),
             Op::Work => drop(self.work()),
             Op::Drain => self.drain(),
@@ -225,10 +246,22 @@ impl World {
     fn write(&mut self, entries: &[(u8, u8, u8)]) {
         let first = self.m.last_seq.next();
         let time = self.now.max(self.m.last_write_time);
+        let blob = format!("w-{first}");
+        let large = entries.iter().enumerate().filter(|(_, (_, kind, _))| is_large(*kind));
+        let large: Vec<Vec<u8>> = large.map(|(i, (.., n))| large_value(first.0 + i as u64, *n)).collect();
+        let (mut changes, mut blobs) = (Vec::new(), Vec::new());
+        let mut places = Vec::new().into_iter();
+        if !large.is_empty() {
+            places = self.files.write(&blob, large).into_iter();
+            let added = [(blob.clone(), self.files.len(&blob))].into();
+            changes.push(Change::AddBlobs { blobs: added });
+            blobs.push(blob);
+        }
         for (i, (key, kind, n)) in entries.iter().enumerate() {
             let seq = SeqNo(first.0 + i as u64);
             let value = match kind {
                 0 => Value::Delete,
+                kind if is_large(*kind) => Value::Blob(places.next().unwrap()),
                 _ => Value::Put(format!("{seq} {}", "x".repeat(usize::from(*n))).into()),
             };
             let expires = (*kind == 1).then(|| time.plus(Duration::from_secs(u64::from(*n))));
@@ -246,10 +279,18 @@ impl World {
             last_time: time,
             raw_bytes: 100,
             starts_generation: false,
-            blobs: Vec::new(),
+            blobs,
             extra: BTreeMap::new(),
         };
-        self.commit(vec![Change::AppendLog { segments: vec![Arc::new(segment)] }]).unwrap();
+        changes.push(Change::AppendLog { segments: vec![Arc::new(segment)] });
+        self.commit(changes).unwrap();
+    }
+
+    fn trim(&mut self) {
+        let trimmed_seq = self.m.flushed_seq;
+        if trimmed_seq > self.m.trimmed_seq {
+            self.commit(vec![Change::TrimLog { trimmed_seq }]).unwrap();
+        }
     }
 
     fn unflushed(&self) -> &[Row] {
@@ -297,6 +338,11 @@ impl World {
     }
 
     fn install(&mut self, made: Vec<Made>) {
+        for row in made.iter().flat_map(|(_, rows)| rows) {
+            if let Value::Blob(p) = &row.value {
+                assert_eq!(self.files.value(p), self.written(row), "{row:?}");
+            }
+        }
         self.tables.extend(made.into_iter().map(|(entry, rows)| (entry.name, rows)));
         let live: BTreeSet<&str> = self.m.named_tables().map(|t| t.name.as_str()).collect();
         self.tables.retain(|name, _| live.contains(name.as_str()));
@@ -352,10 +398,18 @@ impl World {
     fn merge(&mut self, plan: &MergePlan) -> (Change, Vec<Made>) {
         let horizon = plan::certain(self.now, &self.settings);
         let rewrite = Rewrite::new(&self.snapshots(), plan.bottom, Some(horizon));
-        let (rewrite, newest, made) = self.rewrite(&plan.inputs, &KeyRange::all(), rewrite);
+        let due = plan::due_blobs(&self.m, &self.settings, &BTreeSet::new());
+        let (files, only) = match &plan.moving {
+            Some(moving) => (due.intersection(&moving.files).cloned().collect(), Some(&moving.tables)),
+            None => (due, None),
+        };
+        let (rewrite, newest, made, kept) =
+            self.rewrite(&plan.inputs, &KeyRange::all(), rewrite, files, only);
+        let mut tables: Vec<_> = made.iter().map(|(entry, _)| Arc::new(entry.clone())).chain(kept).collect();
+        tables.sort_by(|a, b| a.smallest.cmp(&b.smallest));
         let change = Change::Merge {
             inputs: plan.inputs.clone(),
-            tables: made.iter().map(|(entry, _)| Arc::new(entry.clone())).collect(),
+            tables,
             snapshots: plan.snapshots.clone(),
             planned_mode: plan.mode.clone(),
             dropped: rewrite.dropped(),
@@ -365,34 +419,57 @@ impl World {
         (change, made)
     }
 
-    /// Rewrites the keys of `range`; with the inputs' newest number.
+    /// Rewrites the keys of `range`, of all tables or `only` some, and moves values out of `files`; with the inputs' newest
+    /// number, and the tables that are kept.
     fn rewrite(
         &mut self,
         inputs: &[RunId],
         range: &KeyRange,
         mut rewrite: Rewrite,
-    ) -> (Rewrite, SeqNo, Vec<Made>) {
+        files: BTreeSet<BlobId>,
+        only: Option<&BTreeSet<String>>,
+    ) -> (Rewrite, SeqNo, Vec<Made>, Vec<Arc<TableEntry>>) {
+        self.named += 1;
+        let mut places = Relocation::new(Arc::new(files), &format!("j-{}", self.named), 1500, 2 * 900);
         let find = |id| self.m.runs.iter().find(|r| r.id == id).unwrap();
         let runs: Vec<_> = inputs.iter().map(|id| Arc::clone(find(*id))).collect();
         let rows = |t: &Arc<TableEntry>| -> Vec<Row> {
             self.tables[&t.name].iter().filter(|row| range.holds(&row.key)).cloned().collect()
         };
-        let mut feeds: Vec<_> =
-            runs.iter().map(|r| r.tables.iter().map(rows).collect::<Vec<_>>().into_iter()).collect();
+        let (again, kept): (Vec<_>, Vec<_>) = runs
+            .iter()
+            .flat_map(|r| &r.tables)
+            .cloned()
+            .partition(|t| only.is_none_or(|only| only.contains(&t.name)));
+        let mut feeds: Vec<_> = runs
+            .iter()
+            .map(|r| r.tables.iter().filter(|t| again.contains(t)).map(rows).collect::<Vec<_>>().into_iter())
+            .collect();
         let mut tree = Merge::new(runs.len(), Direction::Forward);
-        let mut kept: Vec<Row> = Vec::new();
+        let mut written: Vec<Row> = Vec::new();
         loop {
             match tree.step() {
                 Step::Need(i) => tree.feed(i, feeds[i].next().map_or(Feed::End, Feed::Rows)),
                 Step::Row => {
-                    kept.extend(tree.row().and_then(|row| rewrite.judge(row)).map(|row| row.to_row()));
+                    let row = tree.row().and_then(|row| rewrite.judge(row));
+                    written.extend(row.map(|row| places.place(row).to_row()));
                     tree.pop();
                 }
                 Step::Done => break,
             }
         }
         let newest = runs.iter().map(|r| r.max_seq()).max().unwrap();
-        (rewrite, newest, self.build(kept))
+        self.files.copy(&places.take_moves());
+        // What stays stands between: a table must not be built across it.
+        let mut made = Vec::new();
+        for table in &kept {
+            let (before, after): (Vec<Row>, Vec<Row>) =
+                written.into_iter().partition(|row| row.key < table.smallest.0);
+            written = after;
+            made.extend(self.build(before));
+        }
+        made.extend(self.build(written));
+        (rewrite, newest, made, kept)
     }
 
     fn begin_parts(&mut self, at: u8, width: u8, key: u8) {
@@ -424,7 +501,9 @@ impl World {
         drop(missing);
         let snapshots = [staged.planned_with(), self.snapshots()].concat();
         let rewrite = Rewrite::new(&snapshots, staged.bottom, staged.expiry.as_ref().and_then(|e| e.by));
-        let (rewrite, newest, made) = self.rewrite(&staged.inputs, &staged.range(part), rewrite);
+        let due = plan::due_blobs(&self.m, &self.settings, &BTreeSet::new());
+        let (rewrite, newest, made, _) =
+            self.rewrite(&staged.inputs, &staged.range(part), rewrite, due, None);
         let part_made = StagedPart {
             tables: made.iter().map(|(entry, _)| Arc::new(entry.clone())).collect(),
             dropped: rewrite.dropped(),
@@ -450,6 +529,7 @@ impl World {
             inputs: self.m.runs[at..to].iter().map(|r| r.id).collect(),
             bottom: to == runs,
             bytes: 0,
+            moving: None,
             snapshots: self.m.snapshots.values().map(|s| s.seq).collect(),
             mode: self.m.compaction.clone(),
             reason: "any",
@@ -462,7 +542,13 @@ impl World {
     }
 
     fn commit_merge(&mut self, change: Change, made: Vec<Made>) -> Result<(), EditError> {
-        self.commit(vec![change])?;
+        let pointed = made.iter().flat_map(|(entry, _)| &entry.blobs);
+        let blobs: BTreeMap<_, _> = pointed
+            .filter(|name| !self.known.contains(*name))
+            .map(|name| (name.clone(), self.files.len(name)))
+            .collect();
+        let added = (!blobs.is_empty()).then_some(Change::AddBlobs { blobs });
+        self.commit(added.into_iter().chain([change]).collect())?;
         self.install(made);
         Ok(())
     }
@@ -503,7 +589,13 @@ impl World {
         let newest: BTreeMap<&[u8], &Row> =
             self.history.iter().take_while(|r| r.seq <= at).map(|r| (&r.key[..], r)).collect();
         let left = newest.into_values().filter(|r| !self.gone.contains(&(r.key.to_vec(), r.seq)));
-        left.filter_map(|r| shown(r, now)).collect()
+        left.filter_map(|r| shown(r, now, |_| self.written(r))).collect()
+    }
+
+    /// What was once written as the value of a row that points into a blob file.
+    fn written(&self, row: &Row) -> Vec<u8> {
+        let Value::Blob(p) = &self.history[row.seq.0 as usize - 1].value else { panic!("{row:?}") };
+        large_value(row.seq.0, (p.len % 256) as u8)
     }
 
     /// What a reader sees: the log's rows, then the runs, newest first, up to the first that has the key.
@@ -526,10 +618,18 @@ impl World {
                 found.entry(key).or_insert(row);
             }
         }
-        found.into_values().filter_map(|r| shown(r, now)).collect()
+        found.into_values().filter_map(|r| shown(r, now, |p| self.files.value(p).to_vec())).collect()
     }
 
     fn check(&self) {
+        let logged = self.m.log.iter().flat_map(|e| &e.blobs);
+        let pointed: BTreeSet<_> = self.m.named_tables().flat_map(|t| &t.blobs).chain(logged).collect();
+        assert!(
+            self.m.blobs.keys().all(|b| pointed.contains(b)),
+            "nothing points at one of {:?}",
+            self.m.blobs
+        );
+        assert!(pointed.iter().all(|b| self.files.has(b)), "one of {pointed:?} is gone");
         assert_eq!(
             self.read(self.m.last_seq, self.now),
             self.model(self.m.last_seq, self.now),
@@ -570,8 +670,22 @@ fn untouched(rewrite: &Rewrite) -> bool {
     counts.kept == counts.judged && counts.expired_to_deletes == 0
 }
 
-fn shown(row: &Row, now: Timestamp) -> Option<(Vec<u8>, Version)> {
+fn is_large(kind: u8) -> bool {
+    matches!(kind, 2 | 3)
+}
+
+/// The value of number `seq` where it lies in a blob file: its length tells `n`.
+fn large_value(seq: u64, n: u8) -> Vec<u8> {
+    let mut value = format!("{seq} ").into_bytes();
+    value.resize(256 + usize::from(n), b'y');
+    value
+}
+
+fn shown(row: &Row, now: Timestamp, large: impl Fn(&BlobPointer) -> Vec<u8>) -> Option<(Vec<u8>, Version)> {
     match &row.value {
+        Value::Blob(p) if row.expires.is_none_or(|e| e > now) => {
+            Some((row.key.to_vec(), (row.seq, large(p))))
+        }
         Value::Put(v) if row.expires.is_none_or(|e| e > now) => {
             Some((row.key.to_vec(), (row.seq, v.to_vec())))
         }
@@ -593,6 +707,7 @@ proptest! {
             world.check();
         }
         world.flush();
+        world.trim();
         world.drain();
         world.check();
         // Without snapshots, long after, everything that may go goes.

@@ -62,12 +62,13 @@ struct Truth {
 }
 
 /// What the schedules of a suite must come to, some of them: [`Oracle::reached`].
-pub const MILESTONES: [&str; 5] = [
+pub const MILESTONES: [&str; 6] = [
     "a merge was split",
     "parts of one merge were staged by two workers",
     "a split merge was installed",
     "a snapshot was taken during a split merge that goes on",
     "rows were taken for expired",
+    "values moved out of a blob file",
 ];
 
 #[derive(Debug)]
@@ -381,6 +382,9 @@ impl Truth {
         for change in &edit.changes {
             match change {
                 Change::BeginMerge { .. } => drop(self.reached.insert(MILESTONES[0])),
+                Change::AddBlobs { .. } if edit.author != Author::Writer => {
+                    self.reached.insert(MILESTONES[5]);
+                }
                 Change::StagePart { merge, .. } => {
                     let workers = self.workers.entry(*merge).or_default();
                     workers.insert(by.to_owned());
@@ -440,6 +444,12 @@ impl Truth {
                 }
                 Change::Merge { tables, .. } => (&[], tables),
                 Change::StagePart { made, .. } => (&[], &made.tables),
+                Change::AddBlobs { blobs } => {
+                    for blob in blobs.keys() {
+                        self.name(names::blob(blob).as_str(), version, objects, wrong);
+                    }
+                    continue;
+                }
                 _ => continue,
             };
             for segment in segments {

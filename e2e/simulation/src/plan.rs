@@ -146,6 +146,7 @@ impl Plan {
         // A few rows a batch: a copy takes its time, and goes on where objects have gone.
         plan.tailer.bootstrap_read_bytes = rng.between(1, 3) << 10;
         plan.tailer.bootstrap_linger_seconds = rng.between(0, 3);
+        plan.draw_moves(&mut rng);
         plan
     }
 
@@ -176,6 +177,20 @@ impl Plan {
         let reader = self.writers;
         let tailer = reader + self.readers;
         [0, reader, tailer, tailer + self.tailers]
+    }
+
+    /// Some plans are made for values to move: many of them share a file, are overwritten soon, and the log lets go of them.
+    fn draw_moves(&mut self, rng: &mut Rng) {
+        self.compactor.blob_garbage_percent = rng.between(10, 60) as u32;
+        self.compactor.blob_file_bytes = rng.between(1, 8) << 10;
+        if rng.per_mille(250) {
+            self.keys = self.keys.min(6);
+            self.writer.blob_threshold = 3;
+            self.writer.generation_age_ms = self.writer.generation_age_ms.min(400);
+            self.compactor.l0_trigger = 1;
+            self.compactor.log_retention_seconds = 1;
+            self.compactor.blob_garbage_percent = 10;
+        }
     }
 
     fn draw_steps(&mut self, rng: &mut Rng) {

@@ -52,12 +52,25 @@ const CRC_BYTES: u64 = 4;
 pub(crate) const PREAMBLE: Preamble = Preamble { what: "blob file", magic: *b"ISLB", version: 1 };
 
 /// Where the first value of a file lies.
-const FIRST: u64 = preamble::LEN as u64;
+pub(crate) const FIRST: u64 = preamble::LEN as u64;
 
 /// Bytes that a value of `len` bytes takes in its file.
 #[must_use]
 pub fn stored_len(len: u64) -> u64 {
     len.saturating_add(len.div_ceil(CHUNK_BYTES).saturating_mul(CRC_BYTES))
+}
+
+/// Bytes of a value's entry in the directory at most: its offset and its length as varints, its checksum.
+const MOST_ENTRY: u64 = 10 + 10 + 4;
+
+/// Bytes around values and entries at most: preamble, the directory's count, footer.
+const MOST_AROUND: u64 = FIRST + 10 + FOOTER_LEN as u64;
+
+/// Bytes that a file takes at most which holds `values` values of `stored` bytes ([`stored_len`]) together, and nothing
+/// else.
+#[must_use]
+pub fn file_len_bound(stored: u64, values: u64) -> u64 {
+    stored.saturating_add(values.saturating_mul(MOST_ENTRY)).saturating_add(MOST_AROUND)
 }
 
 /// The bytes of the file that hold the chunks around the bytes `range` of a value that begins at `offset` and is `len`
@@ -82,6 +95,23 @@ fn chunk_crc(chunk: &[u8], place: u64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Whatever its values are, of a file of which all is alive nothing is garbage.
+    #[test]
+    fn a_whole_file_is_no_longer_than_its_bound() {
+        for len in [0, 1, 100, CHUNK_BYTES, 3 * CHUNK_BYTES + 7] {
+            for count in [1u64, 2, 40] {
+                let (mut file, mut encoder) = (Vec::new(), BlobEncoder::new());
+                for _ in 0..count {
+                    encoder.write(&vec![7; len as usize], &mut file);
+                    encoder.end_value(&mut file);
+                }
+                encoder.finish(&mut file);
+                let (stored, is) = (count * stored_len(len), file.len() as u64);
+                assert!(stored < is && is <= file_len_bound(stored, count), "{count} of {len}: {is}");
+            }
+        }
+    }
 
     #[test]
     fn a_range_is_found_within_the_chunks_around_it() {

@@ -288,6 +288,13 @@ fn table(t: &TableEntry) -> Result<(), Violation> {
     require!(t.deletes <= t.rows, "table {} has more deletes than rows", t.name);
     require!(t.min_time <= t.max_time, "table {} ends before it begins, in time", t.name);
     require!(t.meta_offset < t.len, "table {} has its metadata beyond its end", t.name);
+    require!(
+        t.blob_use.is_empty() || t.blob_use.len() == t.blobs.len(),
+        "table {} counts {} blob files and points at {}",
+        t.name,
+        t.blob_use.len(),
+        t.blobs.len()
+    );
     Ok(())
 }
 

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
+use super::blobs::BlobUse;
 use super::state::is_false;
 use crate::ids::{RunId, SeqNo, Timestamp};
 use crate::names::{LogId, LogKind, ObjectPath};
@@ -180,6 +181,10 @@ pub struct TableEntry {
     /// Blob files the rows point at.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blobs: Vec<BlobId>,
+    /// Of each of these files, in the same order, what the rows point at. Absent in entries written before it was
+    /// recorded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blob_use: Vec<BlobUse>,
     /// Fields of a newer version.
     #[serde(flatten)]
     pub extra: BTreeMap<String, Json>,
@@ -307,6 +312,7 @@ mod tests {
             expiring: Some(Expiring { rows: 8, last: Timestamp(200) }),
             raw_bytes: 1,
             blobs: Vec::new(),
+            blob_use: Vec::new(),
             extra: BTreeMap::new(),
         };
         let at = |t: &TableEntry| [99, 100, 150, 200, 900].map(|i| t.expired_rows(Timestamp(i)));

@@ -11,6 +11,7 @@
 //! installs it.
 
 mod apply;
+mod blobs;
 pub mod check;
 pub mod checkpoint;
 pub mod edit;
@@ -24,6 +25,7 @@ pub mod state;
 pub mod text;
 
 pub use crate::range::KeyRange;
+pub use blobs::{BlobFile, BlobUse};
 pub use check::Violation;
 pub use edit::{Author, Change, Edit, EditError};
 pub use expiry::{Held, JudgedExpiry};

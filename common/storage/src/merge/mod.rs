@@ -37,12 +37,14 @@
 //! assert_eq!(seen, [4, 2, 1, 5]);
 //! ```
 
+mod relocate;
 mod rewrite;
 mod source;
 mod tree;
 mod visible;
 
 pub use crate::manifest::Held;
+pub use relocate::{Move, Relocation};
 pub use rewrite::{Rewrite, RewriteCounts};
 pub use source::Feed;
 pub use tree::{Merge, Step};

@@ -20,6 +20,7 @@ use super::properties::Properties;
 use crate::format::checksum::crc32c_of;
 use crate::format::preamble::LEN as PREAMBLE_LEN;
 use crate::format::{FormatError, Preamble, REQUIRED, Reader, SectionWriter, Sections};
+use crate::manifest::BlobUse;
 
 const FILTER: u16 = 1;
 const INDEX: u16 = REQUIRED | 2;
@@ -139,6 +140,7 @@ impl TableMeta {
     pub fn memory(&self) -> usize {
         let bounds = self.properties.smallest.as_slice().len() + self.properties.largest.as_slice().len();
         let blobs: usize = self.properties.blobs.iter().map(|b| size_of_val(b) + b.capacity()).sum();
+        let blobs = blobs + self.properties.blob_use.len() * size_of::<BlobUse>();
         let filter = self.filter.as_ref().map_or(0, Filter::memory);
         size_of::<Self>() + bounds + blobs + filter + self.index.memory()
     }

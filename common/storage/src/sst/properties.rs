@@ -3,12 +3,12 @@
 //! Stored as JSON: a few hundred bytes a table that anybody can read in a dump, and a newer version's additions are
 //! skipped by nature. What an older reader must not skip goes into a section of its own (see `meta`).
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{SeqNo, Timestamp};
-use crate::manifest::{Expiring, Key, TableEntry};
+use crate::manifest::{BlobUse, Expiring, Key, TableEntry};
 use crate::row::{BlobId, RowRef, ValueRef};
 
 /// Counts and bounds of one table's rows.
@@ -50,6 +50,10 @@ pub struct Properties {
     /// Blob files the rows point at.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blobs: Vec<BlobId>,
+    /// Of each of these files, in the same order, what the rows point at. Absent in tables written before it was
+    /// recorded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blob_use: Vec<BlobUse>,
 }
 
 impl Properties {
@@ -73,6 +77,7 @@ impl Properties {
             expiring: self.max_expires.map(|last| Expiring { rows: self.expiring, last }),
             raw_bytes: self.raw_bytes,
             blobs: self.blobs.clone(),
+            blob_use: self.blob_use.clone(),
             extra: Default::default(),
         }
     }
@@ -86,6 +91,10 @@ impl Properties {
             (self.smallest.as_slice() > self.largest.as_slice(), "the smallest key is above the largest"),
             (self.min_seq > self.max_seq, "the smallest sequence number is above the largest"),
             (self.min_time > self.max_time, "the oldest write time is above the newest"),
+            (
+                !self.blob_use.is_empty() && self.blob_use.len() != self.blobs.len(),
+                "more or fewer blob files are counted than pointed at",
+            ),
         ];
         checks.into_iter().find(|(broken, _)| *broken).map(|(_, why)| why)
     }
@@ -102,7 +111,7 @@ pub(super) struct Gathered {
     seq: (SeqNo, SeqNo),
     time: (Timestamp, Timestamp),
     expires: Option<(Timestamp, Timestamp)>,
-    blobs: BTreeSet<BlobId>,
+    blobs: BTreeMap<BlobId, BlobUse>,
 }
 
 impl Gathered {
@@ -116,7 +125,7 @@ impl Gathered {
             seq: (SeqNo(u64::MAX), SeqNo::ZERO),
             time: (Timestamp(i64::MAX), Timestamp(i64::MIN)),
             expires: None,
-            blobs: BTreeSet::new(),
+            blobs: BTreeMap::new(),
         }
     }
 
@@ -134,11 +143,10 @@ impl Gathered {
         match row.value {
             ValueRef::Put(value) => self.raw_bytes += value.len() as u64,
             ValueRef::Delete => self.deletes += 1,
-            ValueRef::Blob(p) => {
-                if !self.blobs.contains(p.blob) {
-                    self.blobs.insert(p.blob.to_owned());
-                }
-            }
+            ValueRef::Blob(p) => match self.blobs.get_mut(p.blob) {
+                Some(used) => used.add_value(p.len),
+                None => self.blobs.entry(p.blob.to_owned()).or_default().add_value(p.len),
+            },
         }
     }
 
@@ -147,6 +155,7 @@ impl Gathered {
     }
 
     pub(super) fn finish(self, smallest: Key, largest: Key, blocks: u64, stored_bytes: u64) -> Properties {
+        let (blobs, blob_use) = self.blobs.into_iter().unzip();
         Properties {
             rows: self.rows,
             keys: self.keys,
@@ -163,7 +172,8 @@ impl Gathered {
             raw_bytes: self.raw_bytes,
             stored_bytes,
             blocks,
-            blobs: self.blobs.into_iter().collect(),
+            blobs,
+            blob_use,
         }
     }
 }

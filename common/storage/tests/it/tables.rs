@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use isle_storage::format::{Compression, FormatError};
 use isle_storage::ids::{SeqNo, Timestamp};
+use isle_storage::manifest::BlobUse;
 use isle_storage::object::Body;
 use isle_storage::row::{MAX_INLINE_VALUE_LEN, MAX_KEY_LEN, Row, Value, prefix_end, successor};
 use isle_storage::sst::{self, Block, Lookup, TableBuilder, TableMeta, TableOptions};
@@ -110,6 +111,17 @@ proptest! {
         blobs.sort_unstable();
         blobs.dedup();
         prop_assert_eq!(&entry.blobs, &blobs);
+        let used = blobs.iter().map(|blob| {
+            let mut used = BlobUse::default();
+            for row in &rows {
+                match &row.value {
+                    Value::Blob(p) if p.blob == *blob => used.add_value(p.len),
+                    _ => {}
+                }
+            }
+            used
+        });
+        prop_assert_eq!(&entry.blob_use, &used.collect::<Vec<_>>());
     }
 }
 

@@ -142,6 +142,23 @@ fn a_merge_that_forgets_the_snapshots() {
 }
 
 #[test]
+fn rows_that_point_at_values_before_they_are_there() {
+    let why = caught(Rule::ValuesBeforePointers, 20, |seed| {
+        let mut plan = plan(seed);
+        plan.keys = 5;
+        plan.writer.generation_age_ms = 200;
+        // Nearly every value lies in a file, and neither the log nor a group holds it for long.
+        plan.writer.blob_threshold = 3;
+        plan.compactor.l0_trigger = 1;
+        plan.compactor.log_retention_seconds = 1;
+        plan.compactor.group_max_lag_seconds = 1;
+        plan.compactor.blob_garbage_percent = 10;
+        plan
+    });
+    assert!(why.contains("which is not in the bucket"), "{why}");
+}
+
+#[test]
 fn a_tail_page_delivered_twice() {
     let why = caught(Rule::DeliverOnce, 3, plan);
     assert!(why.contains("consuming"), "{why}");

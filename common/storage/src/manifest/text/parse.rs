@@ -223,6 +223,7 @@ fn table(l: &mut Line<'_>) -> Result<TableEntry, String> {
         expiring: l.find("expiring").map(expiring).transpose()?,
         raw_bytes: l.field("raw")?,
         blobs: l.json("blobs")?,
+        blob_use: l.json("used")?,
         extra: l.extra()?,
     })
 }

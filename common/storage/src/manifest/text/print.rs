@@ -187,7 +187,11 @@ fn table(out: &mut Out, t: &TableEntry) {
     out.field("rows", t.rows).field("deletes", t.deletes).field("raw", t.raw_bytes);
     out.some("min_expires", t.min_expires.map(|e| e.0));
     out.some("expiring", t.expiring.map(|e| format!("{}..{}", e.rows, e.last.0)));
-    out.list("blobs", &t.blobs).end(&t.extra);
+    out.list("blobs", &t.blobs);
+    if !t.blob_use.is_empty() {
+        out.field("used", quoted(&t.blob_use));
+    }
+    out.end(&t.extra);
 }
 
 fn snapshot(out: &mut Out, name: &str, s: &Snapshot) {

@@ -67,6 +67,7 @@ pub(crate) fn table(name: &str, from: &str, to: &str, first: u64, last: u64) -> 
         expiring: None,
         raw_bytes: 500,
         blobs: Vec::new(),
+        blob_use: Vec::new(),
         extra: BTreeMap::new(),
     }
 }

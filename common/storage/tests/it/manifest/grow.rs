@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use isle_storage::ids::{Epoch, JobId, SeqNo, Timestamp};
 use isle_storage::manifest::{
-    Change, CompactionMode, Edit, Expiring, GroupCursor, Held, JobClaim, JudgedExpiry, Key, LogEntry,
-    Manifest, MaxLag, Pause, Snapshot, StagedPart, TableEntry,
+    BlobUse, Change, CompactionMode, Edit, Expiring, GroupCursor, Held, JobClaim, JudgedExpiry, Key,
+    LogEntry, Manifest, MaxLag, Pause, Snapshot, StagedPart, TableEntry,
 };
 use isle_storage::names;
 use serde_json::json;
@@ -151,6 +151,7 @@ impl Grower {
         let mut tables = self.tables(first, last, last + 1 - first, times);
         if let Some(t) = tables.first_mut() {
             t.blobs = blobs.clone();
+            t.blob_use = self.used(blobs.len());
         }
         let chunk = (!self.one_in(3)).then(|| LogEntry {
             first_time: times.0,
@@ -177,6 +178,12 @@ impl Grower {
                 ..build::table(&self.name(), "", "", first, last)
             })
             .collect()
+    }
+
+    /// What a table points at in so many files; nothing, where an older program wrote it.
+    fn used(&mut self, files: usize) -> Vec<BlobUse> {
+        let count = if self.one_in(3) { 0 } else { files };
+        (0..count).map(|_| BlobUse { bytes: self.below(100), values: 1 + self.below(3) }).collect()
     }
 
     /// Neighbouring runs that no merge in parts holds, and where they stand.
@@ -255,13 +262,21 @@ impl Grower {
         let rows: u64 = old.iter().map(|t| t.rows).sum();
         let times =
             (old.iter().map(|t| t.min_time).min().unwrap(), old.iter().map(|t| t.max_time).max().unwrap());
-        let mut tables = self.tables(first.0, last.0, rows, times);
+        let (mut tables, mut changes) = (self.tables(first.0, last.0, rows, times), Vec::new());
         if count == 1 && self.one_in(2) {
             tables = old.iter().map(|t| TableEntry::clone(t)).collect();
         } else if let Some(t) = tables.first_mut() {
             t.blobs = old.iter().flat_map(|t| t.blobs.clone()).collect();
+            // Values of all the files, or of some, have moved into a new one.
+            if !t.blobs.is_empty() && self.one_in(2) {
+                t.blobs.truncate(self.below(t.blobs.len() as u64) as usize);
+                let blob = self.name();
+                t.blobs.push(blob.clone());
+                changes.push(Change::AddBlobs { blobs: [(blob, 100 + self.below(50))].into() });
+            }
+            t.blob_use = self.used(t.blobs.len());
         }
-        Some(vec![Change::Merge {
+        changes.push(Change::Merge {
             inputs: inputs.iter().map(|r| r.id).collect(),
             tables: tables.into_iter().map(Arc::new).collect(),
             snapshots: self.m.snapshots.values().map(|s| s.seq).collect(),
@@ -269,7 +284,8 @@ impl Grower {
             dropped: at + count == runs.len() && self.one_in(2),
             judged: last,
             expiry: self.expiry(),
-        }])
+        });
+        Some(changes)
     }
 
     /// Snapshots of this growth are all of one instant, which the floor stays below.

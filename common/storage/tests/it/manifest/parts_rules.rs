@@ -55,6 +55,21 @@ fn the_last_part_puts_the_whole_run_in_the_place_of_its_inputs() {
     assert_eq!(m.history_floor, SeqNo(20));
 }
 
+/// A file that a part's values have moved into is there from that part on, and goes with the merge if that is given up.
+#[test]
+fn the_blob_files_of_a_part_go_with_a_merge_that_is_given_up() {
+    let (m, _, merge) = begun();
+    let moved = TableEntry { blobs: vec!["p-9".into()], ..piece("p-1", "g", "m") };
+    let add = Change::AddBlobs { blobs: [("p-9".to_owned(), 99)].into() };
+    let m = m.apply(&build::edit(&m, vec![add, stage(merge, 1, vec![moved])])).unwrap();
+    assert!(m.blobs.contains_key("p-9"));
+    let given_up = after(&m, Change::AbandonMerge { merge });
+    assert!(given_up.blobs.is_empty());
+    assert!(given_up.retired.iter().any(|r| r.path == names::blob("p-9") && r.len == 99));
+    let done = after(&m, stage(merge, 0, vec![piece("p-0", "a", "f")]));
+    assert!(done.blobs.contains_key("p-9") && done.staged.is_empty());
+}
+
 #[test]
 fn a_part_is_staged_once_and_a_loser_is_refused() {
     let (m, _, merge) = begun();

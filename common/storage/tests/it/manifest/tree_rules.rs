@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
-use isle_storage::ids::{RunId, SeqNo, Timestamp};
-use isle_storage::manifest::{Change, CompactionMode, JudgedExpiry, TableEntry};
+use isle_storage::ids::{JobId, RunId, SeqNo, Timestamp};
+use isle_storage::manifest::{
+    Author, BlobUse, Change, CompactionMode, Edit, JudgedExpiry, Manifest, TableEntry,
+};
+use isle_storage::names;
 
 use super::build::*;
 
@@ -234,6 +237,34 @@ fn a_blob_file_that_moves_to_a_new_table_stays() {
     let t = TableEntry { blobs: vec!["b-9".into()], ..table("w-1", "a", "b", 1, 11) };
     let flushed = after(&m, flush(11, vec![t], Some(chunk(1, 1, 11))));
     assert!(flushed.blobs.contains_key("b-9"), "only the table points at it now");
+}
+
+/// Values have moved: a job adds the new file in the edit of its merge, and the old one goes with its last reference.
+#[test]
+fn a_merge_adds_the_file_its_values_have_moved_into() {
+    let m = with_blobs();
+    let (new, old) = (m.runs[0].id.0, m.runs[1].id.0);
+    let moved = |name: &str, to: &str, first, last| TableEntry {
+        blobs: vec![to.into()],
+        blob_use: vec![BlobUse { bytes: 30, values: 2 }],
+        ..table(name, "a", "m", first, last)
+    };
+    let add = |name: &str| Change::AddBlobs { blobs: [(name.to_owned(), 99)].into() };
+    let by_job = |m: &Manifest, changes| m.apply(&Edit { author: Author::Job(JobId(7)), ..edit(m, changes) });
+    let job = merge(&[old], vec![moved("j-1", "j-9", 1, 10)]);
+    assert_refused(&m, job.clone(), "not in the manifest");
+    let next = by_job(&m, vec![add("j-9"), job]).unwrap();
+    assert_eq!(
+        next.blobs.keys().collect::<Vec<_>>(),
+        ["b-2", "j-9"],
+        "b-2 is shared, and the other keeps it"
+    );
+    let last = by_job(&next, vec![add("j-8"), merge(&[new], vec![moved("j-2", "j-8", 11, 20)])]).unwrap();
+    assert_eq!(last.blobs.keys().collect::<Vec<_>>(), ["j-8", "j-9"]);
+    assert!(last.retired.iter().any(|r| r.path == names::blob("b-2") && r.len == 222));
+    // What the tables count, they count of every file they point at.
+    let more = TableEntry { blob_use: vec![BlobUse::default(); 2], ..moved("j-1", "b-2", 1, 10) };
+    assert_refused(&m, merge(&[old], vec![more]), "counts 2 blob files");
 }
 
 #[test]

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use isle_storage::blob::{BlobDirectory, Stored};
 use isle_storage::ids::{SeqNo, Timestamp};
 use isle_storage::manifest::{Change, Expiring, TableEntry};
+use isle_storage::names;
 use isle_storage::object::Bucket;
+use isle_storage::row::{BlobPointerRef, RowRef, ValueRef};
 use isle_storage::sst::{TableBuilder, TableOptions};
 use isle_storage::verify::Report;
 use isle_testkit::scribe::Entry;
@@ -21,10 +24,16 @@ async fn flushed(lie: impl Fn(&mut TableEntry)) -> Report {
     let last = scene.scribe.append(&entries).await;
     let time = scene.scribe.manifest().last_write_time;
     let mut builder = TableBuilder::new(TableOptions { block_bytes: 256, ..TableOptions::default() });
+    let blob = scene.scribe.manifest().blobs.keys().next().unwrap().clone();
+    let file = scene.get(names::blob(&blob).as_str()).await;
+    let Stored { offset, len, crc } = BlobDirectory::of(&file.into()).unwrap().values()[0];
     for (i, e) in entries.iter().enumerate() {
-        let value = isle_storage::row::ValueRef::Put(e.value.as_deref().unwrap());
+        let value = match i {
+            50 => ValueRef::Blob(BlobPointerRef { blob: &blob, offset, len, crc }),
+            _ => ValueRef::Put(e.value.as_deref().unwrap()),
+        };
         let seq = SeqNo(first.0 + i as u64);
-        builder.push(isle_storage::row::RowRef { key: &e.key, seq, time, expires: None, value });
+        builder.push(RowRef { key: &e.key, seq, time, expires: None, value });
     }
     let start = scene.scribe.manifest().epochs.last().unwrap().clone();
     let table = builder.finish(&format!("{}-{}-900", start.epoch, start.incarnation));
@@ -40,7 +49,7 @@ async fn flushed(lie: impl Fn(&mut TableEntry)) -> Report {
 async fn entries_that_do_not_say_what_is_in_their_table_are_found() {
     let honest = flushed(|_| {}).await;
     assert!(honest.is_clean(), "{:?}", honest.damage);
-    let lies: [fn(&mut TableEntry); 9] = [
+    let lies: [fn(&mut TableEntry); 11] = [
         |e| e.rows += 1,
         |e| e.deletes += 1,
         |e| e.raw_bytes -= 1,
@@ -50,10 +59,19 @@ async fn entries_that_do_not_say_what_is_in_their_table_are_found() {
         |e| e.min_expires = Some(Timestamp(5)),
         |e| e.expiring = Some(Expiring { rows: 1, last: Timestamp(5) }),
         |e| e.crc ^= 1,
+        |e| e.blob_use[0].values += 1,
+        |e| e.blob_use[0].bytes -= 1,
     ];
     for (i, lie) in lies.into_iter().enumerate() {
         let report = flushed(lie).await;
         let named = report.damage.first.iter().any(|d| d.object.starts_with("table/"));
         assert!(named, "lie {i}: {:?}", report.damage);
     }
+}
+
+/// What an older program has flushed counts nothing of what it points at, and is sound.
+#[tokio::test]
+async fn an_entry_that_does_not_count_is_no_lie() {
+    let report = flushed(|e| e.blob_use.clear()).await;
+    assert!(report.is_clean(), "{:?}", report.damage);
 }
