@@ -42,7 +42,7 @@ impl Writer {
         }
         match self.ask(ack_timeout, |_| Wish::SetDefaultTtl { ttl }).await {
             Ok(_) => {
-                self.into_the_bucket().await;
+                self.checkpoint().await;
                 Ok(())
             }
             Err(SnapshotError::Refused(e)) => Err(e.into()),
@@ -53,7 +53,7 @@ impl Writer {
     }
 
     /// A recover must know the default: of an older checkpoint it would bring back an older one.
-    async fn into_the_bucket(&self) {
+    async fn checkpoint(&self) {
         match self.database().load().await {
             Ok(committed) => fold::into_the_bucket(self.database(), &committed, "the default ttl").await,
             Err(error) => {
