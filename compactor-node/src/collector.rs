@@ -9,7 +9,8 @@
 //! and names are never used twice; two checkpoints cover that; and no pin below the floor is given out any more.
 //!
 //! A pass lists `manifest/` (a few entries) and nothing else, and only runs while something waits: an idle database
-//! sees no request from here.
+//! sees no request from here. It writes a checkpoint where that is what objects wait for; in a daemon only where it is of
+//! use by now, since where somebody writes, something always waits for one.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -24,11 +25,14 @@ use isle_storage::object::store_now;
 use crate::deletion;
 use crate::error::JobError;
 use crate::garbage::{self, Evidence, Judgement};
-use crate::job;
+use crate::job::{self, Bounds};
 use crate::listing::{self, Listing};
 use crate::plan;
 use crate::settings::CompactorSettings;
 use crate::sweep::Orphan;
+
+/// Between two passes.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
 
 /// What one pass did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,6 +45,10 @@ pub struct Pass {
     pub failed: u64,
     /// Objects that a pin holds back.
     pub pinned: u64,
+    /// Whether more might go now than one pass deletes.
+    pub more: bool,
+    /// Whether some had to wait because fewer than two checkpoints cover them. A pass writes one at most.
+    pub uncovered: bool,
     /// When to come again, if anything is waiting.
     pub again: Option<Duration>,
     /// In a dry run, what would be deleted.
@@ -65,9 +73,24 @@ pub async fn pass(
 #[derive(Debug, Default)]
 pub struct Collector {
     stubborn: BTreeSet<ObjectPath>,
+    patient: bool,
+    bounds: Bounds,
 }
 
 impl Collector {
+    /// One whose passes end early where `bounds` are over.
+    #[must_use]
+    pub fn within(bounds: Bounds) -> Self {
+        Self { bounds, ..Self::default() }
+    }
+
+    /// One that comes again and again: it writes no checkpoint that would be of more use later
+    /// ([`garbage::until_of_use`]).
+    #[must_use]
+    pub fn patient(bounds: Bounds) -> Self {
+        Self { patient: true, ..Self::within(bounds) }
+    }
+
     /// As [`pass`].
     ///
     /// # Errors
@@ -82,9 +105,9 @@ impl Collector {
         if dry_run {
             return self.look(db, settings).await;
         }
-        let stubborn = &mut self.stubborn;
-        job::under_claim(db, node, plan::job_named("collect"), async |authority| {
-            collect(db, settings, &authority, stubborn).await
+        let (stubborn, patient) = (&mut self.stubborn, self.patient);
+        job::under_claim(db, node, plan::job_named("collect"), &self.bounds, async |authority| {
+            collect(db, settings, &authority, stubborn, patient).await
         })
         .await
     }
@@ -107,7 +130,8 @@ impl Collector {
         });
         let plan: Vec<Orphan> =
             retired.chain(surplus.iter().map(|(path, why)| Orphan::new(path, 0, why))).collect();
-        Ok(Pass { deleted: plan.len() as u64, bytes: judgement.bytes, plan, ..Pass::default() })
+        let (deleted, more) = (plan.len() as u64, judgement.more);
+        Ok(Pass { deleted, bytes: judgement.bytes, more, plan, ..Pass::default() })
     }
 }
 
@@ -116,6 +140,7 @@ async fn collect(
     settings: &CompactorSettings,
     authority: &Authority,
     stubborn: &mut BTreeSet<ObjectPath>,
+    patient: bool,
 ) -> Result<Pass, JobError> {
     let grace = Duration::from_secs(settings.grace_seconds);
     let mut listing = Listing::read(db).await?;
@@ -128,16 +153,20 @@ async fn collect(
     if relies && listing.forget_damaged(db, &loaded.state.head.checkpoint).await? {
         judgement = judge(settings, &loaded, &listing, now, Version(u64::MAX), stubborn);
     }
-    if judgement.needs_checkpoint {
+    let uncovered = judgement.needs_checkpoint;
+    let head = &loaded.state.head.checkpoint;
+    let mut until_next = garbage::until_of_use(&listing.checkpoints, head, now, grace);
+    if uncovered && (!patient || until_next.is_zero()) {
         listing::fold_for_garbage(db, &mut loaded).await?;
+        until_next = garbage::between_checkpoints(grace);
     }
-    let mut pass = Pass::default();
+    let mut pass = Pass { uncovered, ..Pass::default() };
     if !judgement.delete.is_empty() {
         let floor = db.coordination.raise_gc_floor(judgement.upto).await?;
         if floor < judgement.upto {
             judgement = judge(settings, &loaded, &listing, now, floor, stubborn);
         }
-        pass.pinned = judgement.pinned;
+        (pass.pinned, pass.more) = (judgement.pinned, judgement.more);
         remove(db, authority, &loaded, &judgement, stubborn, &mut pass).await?;
     }
     let surplus = listing.surplus(&loaded.state.head.checkpoint, now, grace);
@@ -146,9 +175,9 @@ async fn collect(
     pass.deleted += deleted.gone.len() as u64;
     pass.failed += deleted.failed.len() as u64;
     tracing::debug!(deleted = pass.deleted, failed = pass.failed, pinned = pass.pinned, "garbage collected");
-    let waiting =
-        judgement.needs_checkpoint || judgement.wait.is_some() || pass.failed > 0 || pass.pinned > 0;
-    pass.again = waiting.then(|| judgement.wait.unwrap_or(grace).max(Duration::from_millis(200)));
+    let held_back = pass.failed > 0 || pass.pinned > 0;
+    let again = judgement.wait.into_iter().chain(uncovered.then_some(until_next)).min();
+    pass.again = again.or(held_back.then_some(grace)).map(|pause| pause.max(SHORTEST_PAUSE));
     Ok(pass)
 }
 

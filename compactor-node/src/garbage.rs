@@ -68,6 +68,8 @@ pub struct Judgement {
     pub bytes: u64,
     /// The highest version that retired one of them: what the floor must reach.
     pub upto: Version,
+    /// Whether more might be deleted than was handed out.
+    pub more: bool,
     /// Objects that a pin holds back.
     pub pinned: u64,
     /// Whether a new checkpoint is needed before anything more can go.
@@ -92,7 +94,7 @@ pub fn judge(evidence: &Evidence<'_>, most: usize) -> Judgement {
                 out.bytes += r.len;
                 out.upto = out.upto.max(r.version);
             }
-            Verdict::Delete => out.wait = Some(Duration::ZERO),
+            Verdict::Delete => (out.more, out.wait) = (true, Some(Duration::ZERO)),
             Verdict::Wait(left) => out.wait = Some(out.wait.map_or(left, |w| w.min(left))),
             Verdict::NeedsCheckpoint => out.needs_checkpoint = true,
             Verdict::Pinned => out.pinned += 1,
@@ -108,6 +110,22 @@ pub fn covering<'a>(checkpoints: &'a [ListedCheckpoint], head: &CheckpointRef) -
     let named = checkpoints.iter().find(|c| c.path == head.path.as_str());
     let other = checkpoints.iter().find(|c| c.version <= head.version && c.path != head.path.as_str());
     named.into_iter().chain(other).collect()
+}
+
+/// How long a new checkpoint would be of little use, where objects wait for one: the head's is so young that it is no
+/// witness of its own. A second one that covers what the first one does may come as late as this, since the grace counts
+/// from the first; and what was retired since the head's waits so much longer. Otherwise a busy database, in which
+/// something is always retired, would get a checkpoint, the whole manifest, with every pass.
+#[must_use]
+pub fn until_of_use(
+    checkpoints: &[ListedCheckpoint],
+    head: &CheckpointRef,
+    store_now: Timestamp,
+    grace: Duration,
+) -> Duration {
+    let named = checkpoints.iter().find(|c| c.path == head.path.as_str());
+    let due = named.map_or(store_now, |c| c.written.plus(between_checkpoints(grace)));
+    Duration::from_micros(u64::try_from(due.0.saturating_sub(store_now.0)).unwrap_or_default())
 }
 
 /// Checkpoints that nobody needs: behind the newest two, and no witness of a grace under way. None that a head may yet
@@ -129,13 +147,19 @@ pub fn surplus_checkpoints<'a>(
         .filter(|c| !kept.contains(&c.path.as_str()))
         .filter(|c| {
             let told = c.written.plus(grace) < store_now;
-            let near = witness.is_some_and(|w| c.written < w.plus(grace / WITNESSES));
+            let near = witness.is_some_and(|w| c.written < w.plus(between_checkpoints(grace)));
             if !told && !near {
                 witness = Some(c.written);
             }
             told || near
         })
         .collect()
+}
+
+/// How far apart checkpoints are of use as witnesses of a grace.
+#[must_use]
+pub fn between_checkpoints(grace: Duration) -> Duration {
+    grace / WITNESSES
 }
 
 enum Verdict {
@@ -252,6 +276,22 @@ mod tests {
         assert_eq!(case(vec![retired("a", 10, &[])], &covering, 99, 110).delete.len(), 1);
     }
 
+    /// The second of two that cover the same comes in time for the grace, which counts from the first.
+    #[test]
+    fn checkpoints_for_the_sake_of_garbage_keep_a_distance() {
+        let (head, grace) = (checkpoint(20, 100), Duration::from_secs(80));
+        let wait = |all: &[ListedCheckpoint], now: i64| {
+            until_of_use(all, &named(&head), Timestamp(now * SECOND), grace).as_secs()
+        };
+        let all = [head.clone(), checkpoint(10, 50)];
+        assert_eq!([100, 109, 110, 500].map(|now| wait(&all, now)), [10, 1, 0, 0]);
+        assert_eq!(wait(&all[1..], 100), 0, "the head's is gone or damaged");
+        assert_eq!(
+            until_of_use(&all, &named(&head), Timestamp(100 * SECOND), Duration::ZERO),
+            Duration::ZERO
+        );
+    }
+
     #[test]
     fn a_pin_below_holds_the_object() {
         let covering = [checkpoint(20, 0), checkpoint(19, 0)];
@@ -289,6 +329,7 @@ mod tests {
         };
         let j = judge(&evidence, 3);
         assert_eq!((j.delete.len(), j.wait, j.upto), (3, Some(Duration::ZERO), Version(12)));
+        assert!(j.more && !judge(&evidence, 5).more);
         let stubborn = manifest.retired[..3].iter().map(|r| r.path.clone()).collect();
         evidence.stubborn = &stubborn;
         let j = judge(&evidence, 3);

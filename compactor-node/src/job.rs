@@ -107,21 +107,23 @@ where
 }
 
 /// Claims `job`, runs `work` under it, and gives the claim back. The work is dropped where it stands when the claim is
-/// lost: it leaves nothing behind that is anybody's.
+/// lost or `bounds` are over: it leaves nothing behind that is anybody's.
 ///
 /// # Errors
-/// What `work` returns; [`JobError::ClaimedElsewhere`]; [`JobError::ClaimLost`] where the claim ended first.
+/// What `work` returns; [`JobError::ClaimedElsewhere`]; [`JobError::ClaimLost`] where the claim ended first;
+/// [`JobError::Stopped`].
 pub async fn under_claim<T, F, Fut>(
     db: &Database,
     node: &NodeInfo,
     job: JobId,
+    bounds: &Bounds,
     work: F,
 ) -> Result<T, JobError>
 where
     F: FnOnce(Authority) -> Fut,
     Fut: Future<Output = Result<T, JobError>>,
 {
-    with_claim(db, node, job, Bounds::default(), async |claimed| {
+    with_claim(db, node, job, bounds.clone(), async |claimed| {
         let authority = claimed.authority.clone();
         claimed.guard(work(authority)).await
     })

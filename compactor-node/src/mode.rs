@@ -10,7 +10,7 @@ use isle_storage::ids::Timestamp;
 use isle_storage::manifest::{Author, Change, CompactionMode, Manifest};
 
 use crate::error::JobError;
-use crate::job;
+use crate::job::{self, Bounds};
 use crate::plan;
 use crate::retain::Expired;
 use crate::settings::CompactorSettings;
@@ -81,7 +81,7 @@ pub async fn set(
 ) -> Result<Changed, JobError> {
     mode.validate().map_err(JobError::Refused)?;
     let id = plan::job_named("mode");
-    job::under_claim(db, node, id, async |authority| {
+    job::under_claim(db, node, id, &Bounds::default(), async |authority| {
         let loaded = db.load().await?;
         let forecast = foresee(&loaded.manifest, mode, settings, db.env.clock.now());
         let changed = loaded.manifest.compaction != *mode;

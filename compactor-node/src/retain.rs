@@ -9,7 +9,7 @@ use isle_storage::database::Database;
 use isle_storage::manifest::Author;
 
 use crate::error::JobError;
-use crate::job;
+use crate::job::{self, Bounds};
 use crate::plan;
 use crate::settings::CompactorSettings;
 
@@ -34,7 +34,7 @@ pub async fn expire(
     settings: &CompactorSettings,
 ) -> Result<Expired, JobError> {
     let id = plan::job_named("retention");
-    job::under_claim(db, node, id, async |authority| {
+    job::under_claim(db, node, id, &Bounds::default(), async |authority| {
         let loaded = db.load().await?;
         let planned = plan::expire(&loaded.manifest, settings, db.env.clock.now())
             .ok_or_else(|| JobError::Stale("no table's retention has ended".to_owned()))?;

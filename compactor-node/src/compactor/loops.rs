@@ -34,6 +34,7 @@ impl Compactor {
                         self.well("checkpoint", &mut backoff);
                         again = pause;
                     }
+                    Err(_) if self.is_closed() => return,
                     Err(error) => {
                         self.ill("checkpoint", &error, &mut backoff).await;
                         continue;
@@ -57,12 +58,15 @@ impl Compactor {
         let (house, _) = self.house(loaded, now).await?;
         let again = house.again;
         let again = again.map(|at| Duration::from_micros(at.0.saturating_sub(now.0).max(0).unsigned_abs()));
+        let tidied;
+        let mut newest = loaded;
         if !house.changes.is_empty() {
             self.tidy(now).await?;
-            return Ok(again);
+            tidied = db.load().await?;
+            newest = &tidied;
         }
         let bounds = fold::FoldBounds { edits: settings.fold_edits };
-        if fold::is_due(&loaded.manifest, &loaded.state, bounds) && fold::fold(db, loaded).await?.is_some() {
+        if fold::is_due(&newest.manifest, &newest.state, bounds) && fold::fold(db, newest).await?.is_some() {
             self.0.status.lock().checkpoints += 1;
         }
         Ok(again)
@@ -89,7 +93,7 @@ impl Compactor {
     async fn tidy(&self, now: Timestamp) -> Result<(), JobError> {
         let (db, id) = (&self.0.db, plan::job_named("house"));
         let author = Author::Job(id);
-        let left_behind = job::under_claim(db, &self.0.node, id, async |authority| {
+        let left_behind = job::under_claim(db, &self.0.node, id, &self.bounds(None), async |authority| {
             let mut fresh = db.coordination.load().await?;
             for _ in 0..job::MAX_COMMIT_ATTEMPTS {
                 let (House { changes, left_behind, .. }, groups) = self.house(&fresh, now).await?;
@@ -125,6 +129,7 @@ impl Compactor {
                         self.well("garbage", &mut backoff);
                         again = pass.again;
                     }
+                    Err(_) if self.is_closed() => return,
                     Err(error) => {
                         self.ill("garbage", &error, &mut backoff).await;
                         continue;
@@ -162,6 +167,7 @@ impl Compactor {
                     tracing::debug!(%who, "another compactor sweeps");
                     interval
                 }
+                Err(_) if self.is_closed() => return,
                 Err(error) => {
                     self.ill("sweep", &error, &mut backoff).await;
                     Duration::ZERO

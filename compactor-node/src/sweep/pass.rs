@@ -16,7 +16,7 @@ use super::judge::{Ground, Named, Verdict, judge};
 use super::owner::{Owner, Subject};
 use crate::deletion;
 use crate::error::JobError;
-use crate::job;
+use crate::job::{self, Bounds};
 use crate::listing::Listing;
 use crate::plan;
 use crate::settings::CompactorSettings;
@@ -70,6 +70,7 @@ pub struct Swept {
 /// A sweep that goes on where it stopped.
 #[derive(Debug, Default)]
 pub struct Sweeper {
+    bounds: Bounds,
     /// The folder the next pass begins with.
     cursor: Option<String>,
     /// What was judged in this round and is still there: a round looks at nothing twice, so that it comes to an end.
@@ -77,6 +78,12 @@ pub struct Sweeper {
 }
 
 impl Sweeper {
+    /// A sweep whose passes end early where `bounds` are over.
+    #[must_use]
+    pub fn within(bounds: Bounds) -> Self {
+        Self { bounds, ..Self::default() }
+    }
+
     /// One pass under a claim, so that two compactors do not do the same. A dry run takes none and changes nothing: it
     /// judges by this host's clock.
     ///
@@ -92,8 +99,9 @@ impl Sweeper {
         if dry_run {
             return self.sweep(db, settings, true).await;
         }
-        job::under_claim(db, node, plan::job_named("sweep"), async |_| self.sweep(db, settings, false).await)
-            .await
+        let bounds = self.bounds.clone();
+        let sweep = async |_| self.sweep(db, settings, false).await;
+        job::under_claim(db, node, plan::job_named("sweep"), &bounds, sweep).await
     }
 
     async fn sweep(

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use compactor_node::collector;
+use compactor_node::collector::{self, Collector};
+use compactor_node::job::Bounds;
 use compactor_node::once::{self, Limits};
 use compactor_node::plan;
 use compactor_node::{CompactorSettings, JobError};
@@ -178,6 +179,29 @@ async fn no_hosts_clock_decides_when_something_goes() {
         pass().await.unwrap();
         assert!(e.db.load().await.unwrap().manifest.retired.is_empty());
     }
+}
+
+/// Something is retired all the time: who comes again and again writes a checkpoint for it now and then, and not with every
+/// pass; and what was retired goes all the same, little later than the grace.
+#[tokio::test]
+async fn a_daemons_collector_writes_no_checkpoint_before_it_is_of_use() {
+    let (e, mut scribe) = database_with_garbage().await;
+    let settings = settings();
+    let (db, mut collector) = (e.process("compactor"), Collector::patient(Bounds::default()));
+    let first = e.db.load().await.unwrap().manifest.retired[0].path.clone();
+    let _before = e.bucket.take_history();
+    let (step, longest) = (5, settings.grace_seconds * 5 / 4 + 10);
+    for _ in 0..longest / step {
+        scribe.append(&[Entry::put("k", "v")]).await;
+        scribe.flush().await;
+        e.clock.advance(Duration::from_secs(step));
+        let pass = collector.pass(&db, &node("c"), &settings, false).await.unwrap();
+        assert!(pass.again.is_some_and(|again| again <= Duration::from_secs(settings.grace_seconds / 8 + 1)));
+    }
+    let written = e.bucket.count(Op::Put, "manifest/checkpoint-*")
+        + e.bucket.count(Op::Create, "manifest/checkpoint-*");
+    assert!((8..=12).contains(&written), "{written} checkpoints");
+    assert!(!e.db.load().await.unwrap().manifest.retired.iter().any(|r| r.path == first), "it never goes");
 }
 
 /// The collector dies between its deletes and the edit that records them: the next one goes over it again.
