@@ -107,7 +107,7 @@ impl Simulation {
         m.tail = Some(LogTail { id, last_seq: last });
         self.note();
         let mut steps = 0;
-        while let Some(planned) = plan::next(&self.manifest, &self.settings, self.now()).plan {
+        while let Some(planned) = plan::all(&self.manifest, &self.settings, self.now()).into_iter().next() {
             self.carry_out(planned)?;
             steps += 1;
             if steps > 10_000 {

@@ -19,7 +19,8 @@ use isle_storage::sabotage::{Rule, broken};
 use isle_storage::watch;
 use tokio::time::Instant;
 
-use super::tasks::{self, Task};
+use super::request::Stands;
+use super::tasks::{self, Scope, Task};
 use super::{Backoff, Compactor, MergeReport};
 use crate::error::JobError;
 use crate::execute::{self, Made, Work};
@@ -79,7 +80,12 @@ impl Compactor {
                 Err(JobError::ClaimedElsewhere(who)) => {
                     tracing::debug!(%who, job = %task.job(), "another process works on it");
                 }
-                Err(error) => self.ill(name, &error, &mut backoff).await,
+                Err(error) => {
+                    // After the pause, another task first: one that always fails must not be the only one ever tried.
+                    let again = Instant::now() + backoff.pause() * 2;
+                    self.0.busy.lock().aside(&task, again);
+                    self.ill(name, &error, &mut backoff).await;
+                }
             }
         }
     }
@@ -123,16 +129,16 @@ impl Compactor {
         let seen = view.borrow_and_update().as_ref().map(|c| Arc::clone(&c.manifest));
         let Some(manifest) = seen else { return (None, None) };
         self.0.metrics.observe(&manifest, &self.0.settings, self.blob_garbage(&manifest));
-        if self.is_paused(&manifest) {
-            return (None, manifest.pause.as_ref().and_then(|p| p.until));
+        self.0.busy.lock().look_again(Instant::now());
+        if let Some(task) = self.choose(&manifest) {
+            return (Some(task), None);
         }
-        match self.choose(&manifest) {
-            Some(task) => (Some(task), None),
-            None => {
-                let now = self.0.db.env.clock.now();
-                (None, plan::next(&manifest, &self.0.settings, now).look_again)
-            }
-        }
+        let (settings, now) = (&self.0.settings, self.0.db.env.clock.now());
+        let again = match manifest.pause.as_ref().filter(|_| self.is_paused(&manifest)) {
+            Some(pause) => pause.until.into_iter().chain(plan::next_end(&manifest, settings, now)).min(),
+            None => plan::next(&manifest, settings, now).look_again,
+        };
+        (None, again)
     }
 
     /// The next task by `manifest`, which is this process's from now on.
@@ -140,24 +146,32 @@ impl Compactor {
         let mut busy = self.0.busy.lock();
         busy.damage.forget_gone(manifest);
         self.0.metrics.damaged(busy.damage.len());
-        let mut full = self.0.full.lock();
-        let requested = full.is_some();
         let now = self.0.db.env.clock.now();
-        let task = tasks::next(manifest, &self.0.settings, now, &busy, requested);
-        let idle = manifest.staged.is_empty() && busy.is_empty();
-        if requested && idle && plan::full(manifest, &self.0.settings).is_none() {
-            // It is done, by whomever.
-            *full = None;
-        }
-        let task = task?;
+        let scope = self.scope(manifest, now);
+        let task = tasks::next(manifest, &self.0.settings, now, &busy, scope)?;
         busy.begin(&task);
         Some(task)
     }
 
-    /// The next task by `manifest`, which nobody takes.
+    fn scope(&self, manifest: &Manifest, now: Timestamp) -> Scope {
+        if self.is_paused(manifest) {
+            return Scope::Retention;
+        }
+        let mut request = self.0.request.lock();
+        match request.as_mut().map(|r| r.look(manifest, &self.0.settings, now)) {
+            Some(Stands::Asks(planned)) => Scope::Request(planned),
+            Some(Stands::Begun) | None => Scope::All,
+            Some(Stands::Done) => {
+                *request = None;
+                Scope::All
+            }
+        }
+    }
+
+    /// The next task by `manifest`, which nobody takes, were there no pause.
     pub(crate) fn would_choose(&self, manifest: &Manifest) -> Option<Task> {
         let now = self.0.db.env.clock.now();
-        tasks::next(manifest, &self.0.settings, now, &self.0.busy.lock(), false)
+        tasks::next(manifest, &self.0.settings, now, &self.0.busy.lock(), Scope::All)
     }
 
     /// A task that was chosen is not done after all.
@@ -165,15 +179,26 @@ impl Compactor {
         self.0.busy.lock().end(task);
     }
 
+    /// A task has failed, and is not chosen again.
+    pub(crate) fn leave_out(&self, task: &Task) {
+        self.0.busy.lock().leave_out(task);
+    }
+
+    /// A task that was chosen reads more than this process may, and is not chosen again.
+    pub(crate) fn too_large(&self, task: &Task) {
+        self.0.busy.lock().too_large(task);
+    }
+
     /// A claim of another process on `job` is gone.
     pub(crate) fn freed(&self, job: JobId) {
         self.0.busy.lock().freed(job);
     }
 
-    /// Bytes that a task reads: none where it only cuts a merge into parts, each of which is a task of its own.
+    /// Bytes that a task reads. Those of a part where it only cuts a merge into parts: one of which not even a part can be
+    /// done must not be begun, or it would hold its inputs for nothing.
     pub(crate) fn bytes_of(&self, task: &Task, manifest: &Manifest) -> u64 {
         match task {
-            Task::Merge(planned) if self.parts_of(planned) > 1 => 0,
+            Task::Merge(planned) => planned.bytes / self.parts_of(planned) as u64,
             _ => task.bytes(manifest),
         }
     }
@@ -241,8 +266,8 @@ impl Compactor {
         status.bytes_read += report.bytes_read;
         status.bytes_written += report.bytes_written;
         drop(status);
-        if went == Went::Merged && matches!(task, Task::Merge(_)) {
-            *shared.full.lock() = None;
+        if went == Went::Merged && matches!(task, Task::Merge(planned) if planned.is_request()) {
+            *shared.request.lock() = None;
         }
         shared.metrics.merged(&report, went);
         tracing::info!(
@@ -267,7 +292,7 @@ impl Compactor {
         self.0.metrics.damaged(busy.damage.len());
         drop(busy);
         // A merge of everything cannot be had.
-        *self.0.full.lock() = None;
+        *self.0.request.lock() = None;
         tracing::error!(
             %object, error, retry_in_seconds = pause.as_secs_f64(),
             "a table is damaged; its run is left out of merges for a while: see `isle verify` and `isle dump table`"
@@ -464,7 +489,7 @@ impl Compactor {
     }
 
     /// Has the whole fleet begin no further merge, until [`Compactor::resume`] or for so long; what is under way comes to
-    /// its end, and checkpoints and garbage go on. Kept in the manifest: it outlives every process.
+    /// its end, and retention, checkpoints and garbage go on. Kept in the manifest: it outlives every process.
     ///
     /// # Errors
     /// [`JobError`].
@@ -493,7 +518,7 @@ impl Compactor {
     }
 }
 
-fn describe(task: &Task) -> String {
+pub(crate) fn describe(task: &Task) -> String {
     match task {
         Task::Merge(planned) => format!("{} runs, {}", planned.inputs.len(), planned.reason),
         Task::Part(merge, part) => format!("part {part} of merge {merge}"),

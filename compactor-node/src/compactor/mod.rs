@@ -14,6 +14,7 @@ mod backoff;
 mod damage;
 mod loops;
 mod merging;
+mod request;
 mod tasks;
 
 use std::collections::BTreeMap;
@@ -32,9 +33,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-use self::backoff::Backoff;
+pub(crate) use self::backoff::Backoff;
 pub use self::damage::DamagedTable;
-pub(crate) use self::merging::Went;
+pub(crate) use self::merging::{Went, describe};
+use self::request::Request;
 use self::tasks::Busy;
 pub(crate) use self::tasks::Task;
 use crate::collector::Collector;
@@ -135,7 +137,7 @@ struct Shared {
     metrics: CompactorMetrics,
     current: watch::Receiver<Option<Current>>,
     busy: Mutex<Busy>,
-    full: Mutex<Option<JobId>>,
+    request: Mutex<Option<Request>>,
     resources: Resources,
     asked: Notify,
     status: Mutex<CompactorStatus>,
@@ -157,7 +159,7 @@ impl Compactor {
     /// # Errors
     /// A sentence naming the setting that is wrong.
     pub fn open(db: Database, node: NodeInfo, settings: CompactorSettings) -> Result<Self, String> {
-        let this = Self::idle(db, node, settings)?;
+        let this = Self::new(db, node, settings, Collector::patient)?;
         for _ in 0..this.0.settings.merge_workers {
             this.spawn("merge", |c| async move { c.merge_loop("merge").await });
         }
@@ -173,6 +175,15 @@ impl Compactor {
     /// # Errors
     /// A sentence naming the setting that is wrong.
     pub fn idle(db: Database, node: NodeInfo, settings: CompactorSettings) -> Result<Self, String> {
+        Self::new(db, node, settings, Collector::within)
+    }
+
+    fn new(
+        db: Database,
+        node: NodeInfo,
+        settings: CompactorSettings,
+        collector: fn(Bounds) -> Collector,
+    ) -> Result<Self, String> {
         settings.validate()?;
         let metrics = CompactorMetrics::register(&db.env.metrics);
         let (mut events, current) = follow::follow(&db);
@@ -190,6 +201,7 @@ impl Compactor {
             }
         });
         let resources = Resources::new(&settings);
+        let bounds = Bounds { deadline: None, stop: stop.clone() };
         let shared = Shared {
             db,
             node,
@@ -197,13 +209,13 @@ impl Compactor {
             metrics,
             current,
             busy: Mutex::default(),
-            full: Mutex::new(None),
+            request: Mutex::default(),
             resources,
             asked: Notify::new(),
             status: Mutex::default(),
             blob_garbage: Mutex::default(),
-            collector: tokio::sync::Mutex::default(),
-            sweeper: tokio::sync::Mutex::default(),
+            collector: tokio::sync::Mutex::new(collector(bounds.clone())),
+            sweeper: tokio::sync::Mutex::new(Sweeper::within(bounds)),
             stop,
             tasks,
         };
@@ -257,7 +269,8 @@ impl Compactor {
 
     /// Asks for a merge of everything into one run; answers with the id of the request, which need not be kept.
     pub fn compact(&self) -> JobId {
-        let id = *self.0.full.lock().get_or_insert_with(|| JobId(self.0.db.env.entropy.next_u64()));
+        let new = || Request::new(JobId(self.0.db.env.entropy.next_u64()));
+        let id = self.0.request.lock().get_or_insert_with(new).id;
         self.0.asked.notify_waiters();
         self.0.asked.notify_one();
         id

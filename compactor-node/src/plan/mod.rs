@@ -18,8 +18,8 @@
 //! something large enough comes down on it. So are blob files of which little is alive ([`blobs`]).
 //!
 //! # Time
-//! Retention and expiry make work without any commit. Where there is nothing to do, [`Outlook::look_again`] is the next
-//! instant at which there may be, and whoever asked sleeps until then. Instants are judged `max_clock_skew` late: what is
+//! Retention and expiry make work without any commit. [`Outlook::look_again`] is the next instant at which they may, and
+//! whoever has nothing to do, or finds all that is due in others' hands, sleeps until then. Instants are judged `max_clock_skew` late: what is
 //! over here is over on every clock.
 
 mod blobs;
@@ -44,6 +44,10 @@ use crate::settings::CompactorSettings;
 
 pub use blobs::{Moving, due as due_blobs};
 pub use retention::{expire, next_end, over};
+
+/// Why the merge is planned that a person has asked for, and one without which there are too many runs for it.
+const REQUESTED: &str = "requested";
+const ON_THE_WAY: &str = "requested_first";
 
 /// The next piece of work.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,7 +111,7 @@ pub struct Stretch<'a> {
 pub struct Outlook {
     /// The most due work.
     pub plan: Option<Plan>,
-    /// Without a plan: the next instant at which time alone may make work. A new manifest always may.
+    /// The next instant at which time alone may make work, or other work. A new manifest always may.
     pub look_again: Option<Timestamp>,
 }
 
@@ -160,6 +164,12 @@ impl MergePlan {
         }
         job_named(&text)
     }
+
+    /// Whether it is all of what a person has asked for ([`full`]), and not only on the way there.
+    #[must_use]
+    pub fn is_request(&self) -> bool {
+        self.reason == REQUESTED
+    }
 }
 
 impl ExpirePlan {
@@ -179,15 +189,11 @@ pub fn job_named(name: &str) -> JobId {
     JobId(hash)
 }
 
-/// The most due work at `now`, or when to look again.
+/// The most due work at `now`, and when to look again where nobody can be found to do it, or it is done by others.
 #[must_use]
 pub fn next(manifest: &Manifest, settings: &CompactorSettings, now: Timestamp) -> Outlook {
     let plan = all(manifest, settings, now).into_iter().next();
-    let look_again = match plan {
-        Some(_) => None,
-        None => look_again(manifest, settings, now),
-    };
-    Outlook { plan, look_again }
+    Outlook { plan, look_again: look_again(manifest, settings, now) }
 }
 
 /// All that is due at `now`, the most due first: whoever finds the first claimed may take another that shares no input.
@@ -236,21 +242,33 @@ pub fn merge(manifest: &Manifest, settings: &CompactorSettings) -> Option<MergeP
     merges(Stretch::whole(manifest), settings, Timestamp(i64::MIN)).into_iter().next()
 }
 
-/// Every run into one, whatever their sizes: what a person asks for. `None` where that is already so and nothing in
-/// the one run could be dropped, and where runs are slices of time that must stay apart.
+/// Every run that holds a row up to `upto` into one, whatever their sizes: what a person asks for. Where they are more
+/// than one merge takes, as many as are too many first, where it costs least. `None` where they are one run already and
+/// nothing in it could be dropped now, and where runs are slices of time that must stay apart.
 #[must_use]
-pub fn full(manifest: &Manifest, settings: &CompactorSettings) -> Option<MergePlan> {
-    let droppable = manifest.tables().any(|t| t.deletes > 0 || t.min_expires.is_some());
-    let worth = match manifest.runs.as_slice() {
-        [] => false,
-        [one] => one.l0 || droppable,
-        _ => true,
-    };
-    if !worth || manifest.compaction.retention_us().is_some() {
+pub fn full(
+    manifest: &Manifest,
+    settings: &CompactorSettings,
+    now: Timestamp,
+    upto: SeqNo,
+) -> Option<MergePlan> {
+    if manifest.compaction.retention_us().is_some() {
         return None;
     }
-    let from = manifest.runs.len().saturating_sub(settings.max_merge_width);
-    Some(Stretch::whole(manifest).plan(from, manifest.runs.len(), "requested", 100))
+    let whole = Stretch::whole(manifest);
+    let (from, end) = (manifest.runs.iter().position(|r| r.min_seq() <= upto)?, manifest.runs.len());
+    let worth = match &manifest.runs[from..] {
+        [one] => one.l0 || waste::has_any(manifest, one, certain(now, settings)),
+        _ => true,
+    };
+    let surplus = (end - from).saturating_sub(settings.max_merge_width);
+    if !worth || surplus == 0 {
+        return worth.then(|| whole.plan(from, end, REQUESTED, 100));
+    }
+    let width = (surplus + 1).min(settings.max_merge_width);
+    let bytes = |at: &usize| manifest.runs[*at..at + width].iter().map(|r| r.len_bytes()).sum::<u64>();
+    let at = (from..=end - width).min_by_key(bytes)?;
+    Some(whole.plan(at, at + width, ON_THE_WAY, 100))
 }
 
 /// Bytes that the rules would have merged by now: how far compaction is behind.

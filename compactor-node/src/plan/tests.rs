@@ -316,10 +316,86 @@ fn beyond_the_bound_joined_runs_are_joined_once_more() {
     assert_eq!((inputs(Some(p.clone())), p.reason), (vec![7, 6, 5, 4, 3, 2, 1], "too_many_runs"));
 }
 
+const ALL: SeqNo = SeqNo(u64::MAX);
+
 /// Slices of time must stay apart, whatever a person asks for.
 #[test]
 fn a_request_merges_everything_in_merge_mode_only() {
     let s = sharp();
-    assert!(full(&manifest(&[(true, M), (false, M)]), &s).is_some());
-    assert!(full(&slices(fifo(100, 0), &[30, 20]), &s).is_none());
+    assert!(full(&manifest(&[(true, M), (false, M)]), &s, at(0), ALL).is_some());
+    assert!(full(&slices(fifo(100, 0), &[30, 20]), &s, at(0), ALL).is_none());
+}
+
+/// What was flushed after the request was not asked for.
+#[test]
+fn a_request_takes_what_there_was_when_it_came() {
+    let s = sharp();
+    let m = manifest(&[(true, M), (true, M), (false, M), (false, M)]);
+    assert_eq!(inputs(full(&m, &s, at(0), SeqNo(3))), [3, 2, 1]);
+    assert_eq!(inputs(full(&m, &s, at(0), SeqNo(1))), [0u64; 0], "one run, and nothing to drop");
+    assert_eq!(inputs(full(&m, &s, at(0), SeqNo(0))), [0u64; 0]);
+}
+
+/// One run is written again where something in it can go now, and not for what can go some day.
+#[test]
+fn one_run_is_written_again_for_what_can_go_now() {
+    let s = CompactorSettings { max_clock_skew_seconds: 10, ..Default::default() };
+    let expiring = with(manifest(&[(false, M)]), 0, |t| {
+        t.min_expires = Some(at(100));
+        t.expiring = Some(Expiring { rows: 1, last: at(100) });
+    });
+    assert_eq!(full(&expiring, &s, at(109), ALL), None);
+    assert!(full(&expiring, &s, at(110), ALL).is_some());
+    let mut deleted = with(manifest(&[(false, M)]), 0, |t| (t.deletes, t.max_seq) = (1, SeqNo(5)));
+    assert!(full(&deleted, &s, at(0), ALL).is_some());
+    let held = Snapshot {
+        seq: SeqNo(4),
+        created: at(0),
+        expires: None,
+        holds_log: false,
+        extra: Default::default(),
+    };
+    deleted.snapshots.insert("held".to_owned(), held);
+    assert_eq!(full(&deleted, &s, at(0), ALL), None, "the snapshot may see what it deletes");
+    assert!(full(&manifest(&[(true, M)]), &s, at(0), ALL).is_some(), "it was never merged");
+}
+
+/// Of more runs than one merge takes, as many as are too many become one first, the cheapest.
+#[test]
+fn a_request_comes_to_its_end_however_many_runs_there_are() {
+    let s = CompactorSettings { max_merge_width: 8, ..sharp() };
+    let sizes: Vec<(bool, u64)> = (1..=30u64).map(|n| (false, (1 + n % 7) * n * M)).collect();
+    let mut m = manifest(&sizes);
+    let mut steps = 0;
+    loop {
+        let p = full(&m, &s, at(0), ALL).unwrap();
+        assert!((2..=8).contains(&p.inputs.len()));
+        steps += 1;
+        if p.is_request() {
+            assert_eq!(p.inputs.len(), m.runs.len());
+            break;
+        }
+        let at = m.runs.iter().position(|r| r.id == p.inputs[0]).unwrap();
+        let mut merged = manifest(&[(false, p.bytes)]).runs[0].clone();
+        Arc::make_mut(&mut merged).id = RunId(100 + steps);
+        m.runs.splice(at..at + p.inputs.len(), [merged]);
+    }
+    assert_eq!(steps, 5, "30, 23, 16, 9, 8 and 1");
+    assert_eq!(inputs(full(&manifest(&sizes[..9]), &s, at(0), ALL)), [9, 8], "two of nine are enough");
+}
+
+/// Where the most due work is in others' hands, time goes on to make more.
+#[test]
+fn it_is_known_when_to_look_again_also_while_there_is_work() {
+    let s = sharp();
+    let mut m = slices(fifo(100, 0), &[30, 20, 10]);
+    let busy = next(&m, &s, at(115));
+    assert_eq!((busy.plan.map(|p| p.reason()), busy.look_again), (Some("retention"), Some(at(120))));
+    m = with(manifest(&[(true, M), (true, M), (true, M), (true, M), (false, 900 * M)]), 4, |t| {
+        t.min_expires = Some(at(100));
+        t.expiring = Some(Expiring { rows: 100, last: at(100) });
+    });
+    let busy = next(&m, &s, at(50));
+    assert_eq!(busy.plan.map(|p| p.reason()), Some("l0"));
+    assert!(busy.look_again.is_some_and(|again| (at(100)..=at(101)).contains(&again)));
 }

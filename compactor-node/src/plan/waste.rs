@@ -52,7 +52,12 @@ pub(super) fn plan(stretch: Stretch<'_>, settings: &CompactorSettings, now: Time
     Some(stretch.plan(from, to, reason, score))
 }
 
-/// The next instant at which enough will have expired.
+/// Whether a merge of `run`, at the bottom, would drop anything for being a tombstone or having expired.
+pub(super) fn has_any(manifest: &Manifest, run: &Run, now: Timestamp) -> bool {
+    at_the_bottom(manifest, run, now).waste() > 0
+}
+
+/// The next instant at which enough will have expired, where not enough has.
 pub(super) fn next_waste(
     stretch: Stretch<'_>,
     settings: &CompactorSettings,
@@ -61,6 +66,9 @@ pub(super) fn next_waste(
     let tables = stretch.runs.iter().flat_map(|r| &r.tables);
     let ends = tables.filter_map(|t| t.expiring.map(|e| e.last).or(t.min_expires));
     let (mut before, mut after) = (now, ends.max().filter(|last| *last > now)?);
+    if plan(stretch, settings, now).is_some() {
+        return None;
+    }
     // More expires as time passes, never less: where it is enough at some instant, it is at every later one.
     plan(stretch, settings, after)?;
     while after.0.saturating_sub(before.0) > GRAIN {

@@ -17,6 +17,7 @@ mod objects;
 mod once;
 mod parts;
 mod pins;
+mod requests;
 mod shapes;
 mod sweep;
 mod tree;

@@ -23,7 +23,7 @@ fn settings() -> CompactorSettings {
 }
 
 /// A generation of about 200 KiB that overlaps every other.
-fn large(n: u64, e: &Embedded) -> Vec<Entry> {
+pub(crate) fn large(n: u64, e: &Embedded) -> Vec<Entry> {
     let mut entries = generation(n, e.db.env.clock.now());
     entries.extend((0..400u64).map(|i| {
         let noise: String =

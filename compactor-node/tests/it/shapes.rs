@@ -230,7 +230,7 @@ impl World {
             }
             Op::Full => {
                 self.give_up_parts();
-                if let Some(plan) = plan::full(&self.m, &self.settings) {
+                if let Some(plan) = plan::full(&self.m, &self.settings, self.now, SeqNo(u64::MAX)) {
                     let (change, made) = self.merge(&plan);
                     self.commit_merge(change, made).unwrap();
                 }
