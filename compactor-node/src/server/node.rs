@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{DEFAULT_PORT, ROLE, router, show_health};
 use crate::compactor::Compactor;
-use crate::once::{self, Limits};
+use crate::once::{self, Limits, Outcome};
 use crate::settings::CompactorSettings;
 
 /// Pause between two attempts of a job to reach its database, within `startup_timeout`.
@@ -29,7 +29,8 @@ const STOPPING: Duration = Duration::from_secs(10);
 /// Flags of its own.
 #[derive(Debug, Clone, Default, Args)]
 pub struct CompactorArgs {
-    /// Do what there is to do, print one JSON summary and exit: 0 done or nothing to do, 3 work left, 4 claimed elsewhere
+    /// Do what there is to do, print one JSON summary and exit: 0 done or nothing to do, 3 work left, 4 claimed elsewhere,
+    /// 1 something failed
     #[arg(long)]
     pub once: bool,
     /// With --once: start no merge after this long (10m)
@@ -104,15 +105,29 @@ impl Program for CompactorNode {
         }
         tracing::info!("stopped by a signal; what was merged and committed so far stays");
         stop.cancel();
-        // What is under way takes back what it has uploaded, and gives its claim back.
-        let _ended = tokio::time::timeout(STOPPING, run).await;
-        0
+        // What is under way takes back what it has uploaded, and gives its claim back; then the summary is printed.
+        match tokio::time::timeout(STOPPING, run).await {
+            Ok(code) => code,
+            Err(_) => {
+                let seconds = STOPPING.as_secs();
+                tracing::error!(
+                    seconds,
+                    "what was under way did not end in time; its claims end by themselves"
+                );
+                1
+            }
+        }
     }
 }
 
 /// The exit code.
 async fn job(parts: &OpenParts<CompactorNode>, stop: CancellationToken) -> u8 {
-    let db = match database(parts).await {
+    let opened = tokio::select! {
+        biased;
+        () = stop.cancelled() => Err((1, "stopped by a signal before the database was open".to_owned())),
+        opened = database(parts) => opened,
+    };
+    let db = match opened {
         Ok(db) => db,
         Err((exit, message)) => {
             tracing::error!(exit, "{message}");
@@ -127,7 +142,10 @@ async fn job(parts: &OpenParts<CompactorNode>, stop: CancellationToken) -> u8 {
             let line = serde_json::to_string(&summary).unwrap_or_default();
             // Where standard output is closed there is nobody to tell.
             let _nobody = writeln!(std::io::stdout(), "{line}");
-            if args.lenient { 0 } else { summary.outcome.exit_code() }
+            match summary.outcome {
+                Outcome::WorkLeft | Outcome::ClaimedElsewhere if args.lenient => 0,
+                outcome => outcome.exit_code(),
+            }
         }
         Err(error) => {
             tracing::error!("{error}");

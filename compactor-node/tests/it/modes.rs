@@ -41,6 +41,25 @@ async fn keys(e: &Embedded) -> Vec<String> {
     seen.into_keys().map(|k| String::from_utf8(k).unwrap()).collect()
 }
 
+/// A pause is about load, and retention costs none: rows go at their time, by cron and by daemons.
+#[tokio::test(start_paused = true)]
+async fn a_pause_does_not_hold_up_retention() {
+    let (e, _scribe) = database(fifo(100), 3).await;
+    let daemon = Compactor::open(e.process("compactor"), node("d"), sharp()).unwrap();
+    daemon.pause(None).await.unwrap();
+    e.clock.advance(Duration::from_secs(75));
+    let run = once::once(e.process("compactor"), node("c"), sharp(), Limits::default()).await.unwrap();
+    assert_eq!((run.outcome, run.paused, run.expired_tables), (Outcome::Done, true, 1), "{run:?}");
+    // The daemon wakes by itself when the next one's time has come.
+    e.clock.advance(Duration::from_secs(10));
+    let mut view = daemon.current();
+    let gone = view.wait_for(|c| c.as_ref().is_some_and(|c| c.manifest.runs.len() == 1));
+    tokio::time::timeout(Duration::from_secs(3600), gone).await.expect("it waits for the pause").unwrap();
+    assert_eq!((daemon.status().paused, daemon.status().expired_tables), (true, 1));
+    daemon.close().await;
+    assert_eq!(keys(&e).await, ["own 2", "same"]);
+}
+
 /// The oldest rows go and the newest version stays what it was; the objects are retired for the collector.
 #[tokio::test]
 async fn fifo_lets_go_what_is_over_and_nothing_older_comes_back() {

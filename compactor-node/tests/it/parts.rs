@@ -307,11 +307,9 @@ async fn a_run_meets_damage_does_the_rest_and_says_so() {
         scribe.flush().await;
     }
     e.bucket.inject(Rule::on(Op::Get).path(oldest.as_str()), Fault::FlipBit(3));
-    let failed = once::once(e.process("compactor"), node("a"), settings(), Limits::default()).await;
-    assert!(
-        matches!(&failed, Err(JobError::Damaged { object, .. }) if *object == oldest.as_str()),
-        "{failed:?}"
-    );
+    let failed = run(&e, "a", Limits::default()).await;
+    assert_eq!((failed.outcome, failed.outcome.exit_code()), (Outcome::Failed, 1));
+    assert!(failed.error.as_ref().is_some_and(|why| why.contains(oldest.as_str())), "{failed:?}");
     let m = manifest(&e.db).await;
     assert!(m.staged.is_empty() && m.runs.len() == 2, "{} runs", m.runs.len());
     e.bucket.heal();

@@ -52,7 +52,7 @@ async fn a_request_is_done_once_where_nothing_more_can_be_dropped() {
         let left = (m.tables().any(|t| t.deletes > 0), m.tables().any(|t| t.min_expires.is_some()));
         assert_eq!(left, (snapshot, true), "what is left cannot go yet");
         assert_eq!((m.runs.len(), status.merges, status.merging), (1, 1, None));
-        assert!(status.parts > 2, "{} parts", status.parts);
+        assert!(status.parts >= 2, "{} parts", status.parts);
         compactor.close().await;
         assert_same(&e, &scribe).await;
     }
