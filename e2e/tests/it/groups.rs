@@ -63,6 +63,8 @@ impl Consumer {
 async fn groups_resume_exactly_hold_the_log_and_outlive_etcd() {
     let mut cluster = Cluster::etcd().await;
     cluster.set("writer.generation_age_ms", "300");
+    // The log goes in whole objects: small ones, so that some end before the slow group.
+    cluster.set("writer.generation_segments", "4");
     cluster.set("writer.fold_edits", "40");
     cluster.set("compactor.log_retention_bytes", "20000");
     let mut writer = cluster.start(Role::Writer).await;

@@ -1,6 +1,6 @@
 //! `isle verify` against databases that real programs have made, and are still at work on.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use e2e::cluster::Cluster;
@@ -80,9 +80,12 @@ async fn a_flipped_byte_is_found_and_named() {
     Load::start(&[writer.api()], &records(3000), 50, 4).finished().await;
     writer.flushed().await;
     assert_eq!(writer.stopped().await, 0);
+    // What a flush that the stop cut short has left is nobody's: a flipped byte there is no damage.
+    let orphans = report(&verify(&cluster, &[]).await)["orphans"].to_string();
     for folder in ["table", "log", "manifest"] {
         let files = cluster.objects(folder);
-        let file = files.last().unwrap_or_else(|| panic!("no objects in {folder}"));
+        let named = |file: &&PathBuf| !orphans.contains(file.file_name().unwrap().to_str().unwrap());
+        let file = files.iter().rfind(named).unwrap_or_else(|| panic!("no objects in {folder}"));
         let good = flip(file);
         let output = verify(&cluster, &[]).await;
         let name = file.file_name().unwrap().to_str().unwrap();
